@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from streams.batcher import Batcher
     from streams.clock import Clock, SystemClock
+    from streams.cluster_state import ClusterFacts, NodeFacts, cluster_facts
     from streams.coalesce import Coalescer
     from streams.connection import connect
     from streams.consumer import Consumer
@@ -56,6 +57,7 @@ __all__ = [
     "BatchHandler",
     "Batcher",
     "Clock",
+    "ClusterFacts",
     "Coalescer",
     "CommandRejected",
     "Consumer",
@@ -80,6 +82,7 @@ __all__ = [
     "Message",
     "Metrics",
     "MissingRights",
+    "NodeFacts",
     "Outcome",
     "PendingEntry",
     "Producer",
@@ -97,6 +100,7 @@ __all__ = [
     "SystemClock",
     "Tracer",
     "UnsafeServer",
+    "cluster_facts",
     "connect",
     "missing_rights",
     "require_noeviction",
@@ -108,6 +112,7 @@ __all__ = [
 _NAMES_BY_MODULE = {
     "batcher": "Batcher",
     "clock": "Clock SystemClock",
+    "cluster_state": "ClusterFacts NodeFacts cluster_facts",
     "coalesce": "Coalescer",
     "connection": "connect",
     "consumer": "Consumer",

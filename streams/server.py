@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from streams.cluster import node_clients
 from streams.connection import translating
-from streams.errors import UnsafeServer
+from streams.errors import StreamRefused, StreamUnavailable, UnsafeServer
 
 OLDEST: Final = {"redis": (6, 2), "valkey": (7, 2)}
 
@@ -63,13 +64,32 @@ def _facts(info: dict[str, Any], now: datetime) -> ServerFacts:
     )
 
 
+@translating
 async def require_noeviction(client: Redis) -> ServerFacts:
-    """Return the server's facts. Raises `UnsafeServer` if it may evict keys when memory is full."""
-    facts = await server_facts(client)
-    if not facts.noeviction:
-        raise UnsafeServer(
-            f"{facts.kind} {facts.version} has maxmemory-policy {facts.maxmemory_policy}: when memory is full it "
-            "deletes keys, streams included. Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in the "
-            "server's configuration file), or use another server for the streams."
-        )
-    return facts
+    """Return the server's facts; of a cluster, those of one node. Raises `UnsafeServer` if the server, or a node that
+    answers, may evict keys when memory is full."""
+    answered: ServerFacts | None = None
+    error: StreamUnavailable | None = None
+    for address, node in (await node_clients(client)).items():
+        try:
+            facts = await server_facts(node)
+        except StreamRefused:
+            raise
+        except StreamUnavailable as failure:
+            error = failure  # a replica may be away
+            continue
+        if not facts.noeviction:
+            raise UnsafeServer(_eviction(facts, address))
+        answered = answered or facts
+    if answered is None:
+        raise error or StreamUnavailable("no node answers")
+    return answered
+
+
+def _eviction(facts: ServerFacts, address: str) -> str:
+    where = f" at {address}" if address else ""
+    return (
+        f"{facts.kind} {facts.version}{where} has maxmemory-policy {facts.maxmemory_policy}: when memory is full it "
+        "deletes keys, streams included. Set it to noeviction (CONFIG SET maxmemory-policy noeviction, and in the "
+        "server's configuration file), or use another server for the streams."
+    )

@@ -7,6 +7,7 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from okane.config import Settings
 from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.checked_system import CheckedSystem
+from okane.monitoring.cluster_checks import cluster_checks
 from okane.monitoring.findings import Check, State
 from okane.monitoring.host_checks import host_checks
 from okane.monitoring.operation_checks import operation_checks, reading_consumers
@@ -28,7 +30,17 @@ from okane.store.pooler import PoolerRefused
 from okane.store.providers import ProviderState, ProviderStore
 from okane.store.server_facts import OLDEST_MAJOR, PostgresFacts, read_host_roles, read_postgres_facts
 from okane.timestamp_text import format_time
-from streams import Inspector, ServerFacts, StreamError, StreamRefused, connect, server_facts, user_of
+from streams import (
+    Inspector,
+    ServerFacts,
+    Stream,
+    StreamError,
+    StreamRefused,
+    cluster_facts,
+    connect,
+    server_facts,
+    user_of,
+)
 from streams.connection import RedisClient
 
 SKEW = timedelta(seconds=2)
@@ -105,9 +117,10 @@ async def _redis(system: CheckedSystem) -> list[Check]:
     try:
         async with connect(system.redis_url) as redis:
             checks += await _redis_rights(redis, system)
-            sent_at = datetime.now(UTC)
             try:
-                checks += _redis_server(await server_facts(redis), sent_at)
+                checks += await _redis_servers(
+                    redis, (stream, operations_stream(system.settings.operations_stream_name))
+                )
             except StreamRefused as error:
                 advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
                 state: State = "fail" if system.settings.check_eviction else "warn"
@@ -134,6 +147,20 @@ async def _redis_rights(redis: RedisClient, system: CheckedSystem) -> list[Check
             needs = "a worker needs all of them, an API fewer" if here else "this process needs them"
             advice = f"{needs}: docs/operations.md, Rights in Redis. {missing.grant}"
             checks.append(Check("redis rights", "warn", f"no right to {missing.lacks} ({missing.error})", advice))
+    return checks
+
+
+async def _redis_servers(redis: RedisClient, streams: Sequence[Stream]) -> list[Check]:
+    """Return the findings about the server. Of a cluster: about all of it, and the faults of single nodes."""
+    sent_at = datetime.now(UTC)
+    facts = await cluster_facts(redis, streams)
+    if facts is None:
+        return _redis_server(await server_facts(redis), sent_at)
+    checks = cluster_checks(facts)
+    for node in facts.nodes:
+        for one in _redis_server(node.server, sent_at) if node.server is not None else ():
+            if one.state != "ok" and one.name != "redis role":  # replicas belong to it
+                checks.append(replace(one, found=f"{node.address}: {one.found}"))
     return checks
 
 

@@ -100,16 +100,15 @@ class ClusterNodes:
     async def _agree(self) -> bool:
         """Return True if all nodes serve, and know a replica of every primary, which follows it."""
         for node in self.nodes:
-            if "cluster_state:ok" not in _text(await node.run("CLUSTER", "INFO")):
-                return False
-            if any(len(one.replicas) < self._replicas for one in await node.slots()):
+            if not await _serves(node) or any(len(one.replicas) < self._replicas for one in await node.slots()):
                 return False
         return all([await _is_connected(node) for node in self.nodes])
 
     async def add(self) -> ClusterNode:
-        """Add a node without slots."""
+        """Add a node without slots, and wait until it would serve them: a new node waits for some seconds."""
         node = await self._started()
         await self._introduce([node])
+        await self.until(partial(_serves, node))
         return node
 
     async def owner(self, key: str) -> ClusterNode:
@@ -150,6 +149,10 @@ class ClusterNodes:
     def end(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+async def _serves(node: ClusterNode) -> bool:
+    return "cluster_state:ok" in _text(await node.run("CLUSTER", "INFO"))
 
 
 async def _is_connected(node: ClusterNode) -> bool:

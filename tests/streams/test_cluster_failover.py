@@ -22,12 +22,16 @@ from streams import (
     RetryPolicy,
     Stream,
     StreamUnavailable,
+    UnsafeServer,
+    cluster_facts,
     connect,
     missing_rights,
     require_noeviction,
 )
+from streams.slots import SLOTS
 from tests.streams.cluster_nodes import ClusterNodes
 from tests.streams.running import GROUP, Running, consumer
+from tests.streams.servers import HOST
 from tests.streams.waiting import RecordingHandler
 
 
@@ -164,3 +168,21 @@ async def _stream_elsewhere(cluster: ClusterNodes, port: int) -> Stream:
         if (await cluster.owner(found.lane_keys[0])).port != port:
             return found
     raise AssertionError("all slots are on one node")
+
+
+async def test_a_node_that_may_evict_keys_is_refused_by_its_address(
+    cluster: ClusterNodes, cluster_client: Redis
+) -> None:
+    node = cluster.nodes[-1]
+    await node.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(UnsafeServer, match=f"at {HOST}:{node.port} has maxmemory-policy allkeys-lru"):
+            await require_noeviction(cluster_client)
+    finally:
+        await node.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    node.kill()
+    await require_noeviction(cluster_client)  # the others answer
+    facts = await cluster_facts(cluster_client, [Stream("a")])
+    assert facts is not None
+    assert facts.slots == SLOTS
+    assert [name for name, _ in facts.node_of_stream] == ["a"]
