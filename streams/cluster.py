@@ -135,9 +135,9 @@ class ClusterPool(Pool):
                 trip.append(commands[at])
             answers = iter(await target.replies(trip))
             for at in places:
-                if not isinstance(found[at], MovedError):
-                    next(answers)
-                found[at] = _not_redirected(next(answers))
+                asking = None if isinstance(found[at], MovedError) else next(answers)
+                answer = next(answers)
+                found[at] = asking if isinstance(asking, ResponseError) else _not_redirected(answer)
 
     def renew_map(self) -> None:
         """Ask for a new map in the background, unless a request is under way."""

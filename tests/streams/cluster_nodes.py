@@ -124,6 +124,20 @@ class ClusterNodes:
             await asyncio.sleep(0.02)
         return next(node for node in self.nodes if node.port in found)
 
+    @contextlib.asynccontextmanager
+    async def slot_moving(self, key: str) -> AsyncIterator[None]:
+        """Inside the block, the slot of this key is on its way to another primary, and no key has been moved."""
+        slot, source = slot_of(key), await self.owner(key)
+        primaries = {one.primary[1] for one in await source.slots()}
+        target = next(node for node in self.nodes if node.port in primaries and node is not source)
+        await target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        await source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+        try:
+            yield
+        finally:
+            for node in (source, target):
+                await node.run("CLUSTER", "SETSLOT", slot, "STABLE")
+
     async def move_slot(self, key: str, target: ClusterNode, *, pause_s: float = 0.0) -> None:
         """Move the slot of this key to another node, its keys one by one, while both serve what they have."""
         slot, source = slot_of(key), await self.owner(key)

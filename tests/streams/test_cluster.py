@@ -41,8 +41,12 @@ class TwoNodes:
         return pool
 
     def redirected(self, code: str, node: ScriptedNode) -> Reply:
-        """Return a script that sends all away to this node."""
-        return says(f"-{code} {slot_of(KEY)} {HOST}:{node.port}")
+        """Return a script that sends every command with a key away to this node."""
+
+        async def reply(words: Words) -> str:
+            return "+OK" if words == [b"ASKING"] else f"-{code} {slot_of(KEY)} {HOST}:{node.port}"
+
+        return reply
 
     def moved(self) -> None:
         """Give the slot to the other node, by the word of both."""
@@ -55,7 +59,7 @@ class TwoNodes:
 
     @property
     def maps(self) -> int:
-        """How often the map was asked for."""
+        """The number of requests for the map."""
         return self.owner.maps + self.other.maps
 
 
@@ -112,6 +116,17 @@ async def test_ask_is_followed_once_after_asking_and_changes_no_map(nodes: TwoNo
     nodes.owner.reply = says("+mine")
     assert await nodes.send(SET) == [b"mine"]
     assert nodes.maps == 1
+
+
+async def test_an_asking_without_the_right_to_it_is_named(nodes: TwoNodes) -> None:
+    async def refusing(words: Words) -> str:
+        if words == [b"ASKING"]:
+            return "-NOPERM User x has no permissions to run the 'asking' command"
+        return f"-MOVED {slot_of(KEY)} {HOST}:{nodes.owner.port}"
+
+    nodes.owner.reply, nodes.other.reply = nodes.redirected("ASK", nodes.other), refusing
+    with pytest.raises(StreamForbidden, match="asking"), redis_errors():
+        await nodes.client.set(KEY, "value")
 
 
 async def test_only_the_redirected_commands_of_a_trip_are_sent_again(nodes: TwoNodes) -> None:
@@ -176,7 +191,7 @@ async def test_a_script_that_the_other_node_lacks_is_sent_by_its_text(nodes: Two
     assert nodes.other.names == ["EVALSHA", "EVAL"]
 
 
-async def test_the_map_is_requested_once_at_a_time_and_nobody_waits_for_it(nodes: TwoNodes) -> None:
+async def test_the_map_is_requested_once_at_a_time_and_no_command_waits_for_it(nodes: TwoNodes) -> None:
     await nodes.send(SET)
     release = asyncio.Event()
     answer = slots((0, SLOTS - 1, nodes.other))

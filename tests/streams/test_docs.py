@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "streams.md"
 README = ROOT / "README.md"
 # Modules of values that the library hands out or takes: their fields are no options.
-VALUES = {f"streams.{name}" for name in ("message", "outcome", "draft", "entry", "errors", "inspector")}
+VALUES = {
+    f"streams.{name}" for name in ("message", "outcome", "draft", "entry", "errors", "inspector", "cluster_state")
+}
 
 
 async def test_the_readmes_example_runs_as_it_is_written(own_server: Callable[..., Server]) -> None:

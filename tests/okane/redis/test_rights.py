@@ -29,12 +29,14 @@ from streams import (
     connect,
     require_noeviction,
 )
+from tests.streams.cluster_nodes import ClusterNodes
 from tests.streams.running import GROUP, consumer, read_and_die
 from tests.streams.servers import Server
 
 STREAM = Stream("okane:payments", lanes=(Lane("critical", 6), Lane("low", 1)))
 _PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 RULES = dict(re.findall(r"^ACL SETUSER okane-(worker|api|console) on >PASSWORD (.*)$", _PAGE.read_text(), re.MULTILINE))
+CLUSTER_RULES = re.findall(r"with a cluster `(\+[^`]+)`", _PAGE.read_text())
 COMMANDS = {role: re.findall(r"\+([a-z|]+)", rule) for role, rule in RULES.items()}
 NEEDS = {
     "worker": {"consumes": True, "limits_rates": False},
@@ -98,6 +100,23 @@ async def test_an_api_does_all_of_its_work_with_the_documented_rights(server: Se
         assert len(await Presence(client, STREAM).processes()) == 1
         assert (await Inspector(client, STREAM, group=GROUP).stats()).depth == 1
         await require_noeviction(client)
+
+
+async def test_the_documented_rights_suffice_on_a_cluster(redis_cluster: ClusterNodes) -> None:
+    [more] = CLUSTER_RULES
+    for node in redis_cluster.nodes:
+        await node.run("ACL", "SETUSER", "worker", "reset", "on", ">secret", *RULES["worker"].split(), *more.split())
+    url = redis_cluster.url.replace("://", "://worker:secret@")
+    async with connect(url) as client:
+        assert await missing_rights(client, STREAM, group=GROUP, consumes=True, limits_rates=False) is None
+        await require_noeviction(client)
+        async with redis_cluster.slot_moving(STREAM.dead_key):
+            assert await DeadLetters(client, STREAM).count() == 0  # by ASK, since the key does not exist
+        for node in redis_cluster.nodes:
+            await node.run("ACL", "SETUSER", "worker", "-asking")
+        async with redis_cluster.slot_moving(STREAM.dead_key):
+            with pytest.raises(StreamForbidden, match="asking"):
+                await DeadLetters(client, STREAM).count()
 
 
 async def put_off(_message: Message) -> Outcome:
