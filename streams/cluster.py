@@ -29,7 +29,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from streams.pool import Command, Pool
+from streams.pool import Command, Pool, is_bad_certificate
 from streams.server_url import Host
 from streams.slots import SLOTS, SlotRange, key_of, parse_cluster_url, parse_slots, slot_of
 
@@ -182,7 +182,8 @@ class ClusterPool(Pool):
                     return ranges
                 found.append(f"{text_of(host)}: it is in no cluster yet")
             except (RedisError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-                forbidden += isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
+                no_login = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
+                forbidden += no_login or is_bad_certificate(error)
                 found.append(f"{text_of(host)}: {str(error) or type(error).__name__}")
         kind = AuthenticationError if forbidden == len(found) else RedisConnectionError
         raise kind(f"no node tells who has which slots: {'; '.join(found)}")

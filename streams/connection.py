@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -28,7 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from streams.clock import Clock, pause
 from streams.cluster import ClusterClient, ClusterPool
 from streams.errors import CommandRejected, GroupLost, StreamError, StreamForbidden, StreamRefused, StreamUnavailable
-from streams.pool import Command, Pool, code_of, is_elsewhere
+from streams.pool import Command, Pool, code_of, is_bad_certificate, is_elsewhere
 from streams.sentinel import SCHEMES as SENTINEL_SCHEMES
 from streams.sentinel import PrimaryConnection, PrimaryTlsConnection, Sentinels, parse_sentinel_url
 from streams.slots import SCHEMES as CLUSTER_SCHEMES
@@ -47,7 +46,6 @@ _NOT_NOW = re.compile(
 _FORBIDDEN = re.compile(r"NOAUTH|NOPERM|WRONGPASS|DENIED")
 _GROUP_LOST = re.compile(r"NOGROUP|UNBLOCKED")
 _NO_ACL = ("ACL failure", "The user executing the script")  # the texts of script errors for it, under the code ERR
-_HOST_AND_PORT = re.compile(r"connecting to [^/\s]+:\d+")
 _ADVICE = "make one with streams.connect"
 _FIRST_PAUSE = timedelta(milliseconds=50)
 _LONGEST_PAUSE = timedelta(seconds=2)
@@ -176,7 +174,7 @@ def translated(error: RedisError | str) -> StreamError:
     if isinstance(error, AuthenticationError | AuthorizationError):
         return StreamForbidden(text)
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
-        return StreamForbidden(text) if _is_bad_certificate(error) else StreamUnavailable(text)
+        return StreamForbidden(text) if is_bad_certificate(error) else StreamUnavailable(text)
     code = code_of(text)
     if _GROUP_LOST.fullmatch(code) or "no longer exists" in text:
         return GroupLost(text)
@@ -187,17 +185,6 @@ def translated(error: RedisError | str) -> StreamError:
     if code in ("", "ERR") and "unknown" not in text.lower():
         return CommandRejected(text)
     return StreamRefused(text)
-
-
-def _is_bad_certificate(error: BaseException) -> bool:
-    """Return True if TLS is misconfigured on either side. A connection closed amid the handshake may be a restart."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return True
-        if isinstance(cause, FileNotFoundError) and _HOST_AND_PORT.search(str(error)):
-            return True  # the file of certificates is missing, not a Unix socket, which the server creates
-        error = cause
-    return False
 
 
 class Outage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,7 @@ Command = Sequence[str | bytes | int]
 # Another node or another login would execute it: the next try needs a new connection.
 _ELSEWHERE = re.compile(r"READONLY|MOVED|ASK|REDIRECT|MASTERDOWN|CLUSTERDOWN|NOAUTH")
 _CODE = re.compile(r"-?([A-Z][A-Z0-9_]{2,})(?= |$)")
+_HOST_AND_PORT = re.compile(r"connecting to [^/\s]+:\d+")
 # In a script an error has its code in front, or in Redis 6.2 in the middle of the text; redis-py quotes those of a pipeline.
 _CODE_INSIDE = re.compile(
     r"(?:@user_script:.*? -|^Command # .* of pipeline caused error: \(?['\"]?)([A-Z][A-Z0-9_]{2,})(?= |$)"
@@ -94,3 +96,14 @@ def code_of(text: str) -> str:
 def is_elsewhere(error: Exception) -> bool:
     """Return True if the error comes from a server or a login that cannot execute the command, and another one can."""
     return _ELSEWHERE.fullmatch(code_of(f"{getattr(error, 'status_code', None) or ''} {error}".strip())) is not None
+
+
+def is_bad_certificate(error: BaseException) -> bool:
+    """Return True if TLS is misconfigured on either side. A connection closed amid the handshake may be a restart."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return True
+        if isinstance(cause, FileNotFoundError) and _HOST_AND_PORT.search(str(error)):
+            return True  # the file of certificates is missing, not a Unix socket, which the server creates
+        error = cause
+    return False

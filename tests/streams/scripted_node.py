@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 
 from tests.streams.servers import HOST
@@ -20,8 +21,9 @@ class ScriptedNode:
     """Answers each command with the text of `reply`, and says nothing for None. `map` is its reply to CLUSTER SLOTS, and
     `maps` counts those. `commands` are all others, in order; `connections` counts those that are open, `made` all."""
 
-    def __init__(self, reply: Reply = _ok) -> None:
+    def __init__(self, reply: Reply = _ok, *, tls: ssl.SSLContext | None = None) -> None:
         self.reply = reply
+        self._tls = tls
         self.map: Reply = _ok
         self.maps = 0
         self.commands: list[Words] = []
@@ -32,7 +34,7 @@ class ScriptedNode:
         self.port = 0
 
     async def __aenter__(self) -> ScriptedNode:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self._server = await asyncio.start_server(self._serve, HOST, 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

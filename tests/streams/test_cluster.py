@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -258,6 +261,21 @@ async def test_without_a_map_the_reason_is_told(reply: str | None, kind: type[St
                 await client.set(KEY, "value")
             node.map = slots((0, SLOTS - 1, node))
             assert await client.set(KEY, "value")
+
+
+async def test_nodes_are_reached_by_tls(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with ScriptedNode(tls=context) as seed, ScriptedNode(tls=context) as owner:
+        seed.map = slots((0, SLOTS - 1, owner))
+        url = f"rediss+cluster://{HOST}:{seed.port}"
+        async with connect(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}") as client:
+            assert await client.set(KEY, "value")
+        assert owner.names == ["SET"]
+        async with connect(url) as client:
+            with pytest.raises(StreamForbidden, match="certificate verify failed"), redis_errors():
+                await client.set(KEY, "value")
 
 
 async def test_a_slot_that_no_node_has_is_asked_from_any(nodes: TwoNodes) -> None:
