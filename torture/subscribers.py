@@ -30,7 +30,7 @@ ACCOUNT, OTHER_ACCOUNT = "default", "another"
 DEAD = "dead"  # the endpoint that never answers, while repairs are measured
 _ROUTE = "/v1/webhook-endpoints"
 _DEFAULT_TYPES = ("payment.succeeded", "payment.failed", "payment.canceled", "payment.review_required")
-_ALL_TYPES = ("payment.*",)
+_ALL_TYPES = ("payment.*", "refund.*", "dispute.*")
 _PLAN: Mapping[str, tuple[str, ...]] = {
     "all": _ALL_TYPES,
     "default": _DEFAULT_TYPES,

@@ -14,19 +14,26 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from okane.payment import Payment
-from okane.providers.base import Approved, Declined, NotFound, Notice, Pending, Unavailable, Unknown
+from okane.providers.base import Approved, Declined, NotFound, Notice, Pending, ReportedDispute, Unavailable, Unknown
 from okane.providers.stripe.provider import StripeProvider
 from okane.providers.stripe.webhook import StripeNoticeParser
 from tests.okane.stripe_answers import CARD_PAYMENT
-from torture.gateway.books import Books, Intent, Saved, read_intents
+from torture.gateway.books import Books, Dispute, Intent, Saved, read_intents
 from torture.gateway.server import Behaviour, Gateway
+from torture.history.disputes import read_booked
 from torture.history.journals import read_gateway_charges
+from torture.history.methods import read_method_charges
 
 SECRET = "whsec_test"
 INTENT = Intent(
     ref="pi_1", key="k", payment_id="p", amount=440, currency="usd", status="processing", at_s=1_767_225_600.5
 )
-CALM = Behaviour(decline=0, action=0, processing=0, limit=0, refuse=0, lose_notice=0, double_notice=0, latency_s=0)
+CALM = Behaviour(
+    decline=0, action=0, processing=0, limit=0, refuse=0, dispute=0, lose_notice=0, double_notice=0, latency_s=0
+)
+DISPUTE = Dispute(
+    ref="du_1", intent="pi_1", payment_id="p", amount=440, currency="usd", status="needs_response", at_s=1.0
+)
 CUSTOMER = replace(CARD_PAYMENT, return_url="https://shop.example/done")
 
 
@@ -145,3 +152,57 @@ async def test_what_is_decided_later_is_told_by_a_signed_notice(tmp_path: Path) 
         assert (notice.payment_id, notice.provider_ref) == (CUSTOMER.id, pending.provider_ref)
         decided = await provider.look_up(replace(CUSTOMER, attempt_ref=pending.provider_ref), may_execute=False)
         assert isinstance(decided, Approved | Declined)
+
+
+async def test_the_token_of_a_saved_method_is_in_the_books(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with served(path) as (_, provider):
+        await provider.charge(replace(CARD_PAYMENT, payment_method="cus_1/pm_1"))
+    [charge] = read_method_charges(path)
+    assert (charge.customer, charge.token, charge.off_session) == ("cus_1", "pm_1", True)
+
+
+async def test_a_dispute_is_told_until_it_is_taken_and_can_be_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    notices: asyncio.Queue[Notice] = asyncio.Queue()
+    parse = StripeNoticeParser(lambda: [SECRET])
+    refused = False
+
+    async def take(request: web.Request) -> web.Response:
+        nonlocal refused
+        if not refused:
+            refused = True
+            return web.Response(status=503)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        for notice in parse(headers, await request.read(), now=datetime.now(UTC)):
+            notices.put_nowait(notice)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hook", take)
+    async with (
+        TestServer(app) as api,
+        served(path, replace(CALM, dispute=1.0, lose_notice=1.0), str(api.make_url("/hook"))) as (_, provider),
+    ):
+        await provider.charge(CARD_PAYMENT)
+        notice = await asyncio.wait_for(notices.get(), timeout=15)
+        assert notice.dispute_ref is not None
+        fetched = await provider.fetch_dispute(notice.dispute_ref)
+        assert isinstance(fetched, ReportedDispute)
+        assert (fetched.payment_id, fetched.amount_minor) == (CARD_PAYMENT.id, CARD_PAYMENT.amount_minor)
+    [booked] = read_booked(path)
+    assert (booked.ref, booked.payment_id) == (notice.dispute_ref, str(CARD_PAYMENT.id))
+
+
+async def test_disputes_go_on_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    books = Books(path)
+    books.make(replace(INTENT, status="succeeded"), Saved("", 200, "{}"))
+    books.dispute(DISPUTE)
+    books.close()
+    async with served(path) as (gateway, _):
+        for _ in range(200):
+            if read_booked(path)[0].status == "lost":
+                break
+            await asyncio.sleep(0.05)
+        assert gateway.books.find_dispute("du_1") == replace(DISPUTE, status="lost")

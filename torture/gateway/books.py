@@ -1,4 +1,4 @@
-"""The books of the gateway: PaymentIntents, captures, voids, refunds and idempotency keys, in a journal of JSON lines.
+"""The books of the gateway: PaymentIntents, captures, voids, refunds, disputes and keys, in a journal of JSON lines.
 
 Promise: what an answer tells is in the journal before it is sent, and a line is written whole or was never answered for.
 A key makes one PaymentIntent, also after kill -9.
@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 OPEN = ("processing", "requires_action", "requires_capture")
+DISPUTES_OVER = ("won", "lost", "warning_closed", "prevented")
 ERROR = {"type": "card_error", "code": "card_declined", "decline_code": "generic_decline", "message": "declined"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """One PaymentIntent. `key` is the idempotency key that made it, `at_s` when, since the epoch."""
+    """One PaymentIntent. `key` is the idempotency key that made it, `at_s` when, since the epoch.
+
+    `method` and `customer` are what it charges; `off_session`: without the customer.
+    """
 
     ref: str
     key: str
@@ -30,6 +34,9 @@ class Intent:
     manual: bool = False
     received: int | None = None  # None: all of it, once it succeeded
     capture_before_s: float | None = None
+    method: str = ""
+    customer: str = ""
+    off_session: bool = False
 
     @property
     def captured(self) -> bool:
@@ -98,6 +105,35 @@ class Refund:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dispute:
+    """One dispute of a PaymentIntent, as it is now."""
+
+    ref: str
+    intent: str
+    payment_id: str
+    amount: int
+    currency: str
+    status: str
+    at_s: float
+
+    def to_json(self, intent: Intent | None) -> dict[str, Any]:
+        """Return it as Stripe shows it, with its PaymentIntent where that was asked for."""
+        return {
+            "id": self.ref,
+            "object": "dispute",
+            "amount": self.amount,
+            "currency": self.currency,
+            "charge": f"ch_{self.intent}",
+            "payment_intent": self.intent if intent is None else intent.to_json(),
+            "reason": "fraudulent",
+            "status": self.status,
+            "created": int(self.at_s),
+            "evidence_details": {"due_by": int(self.at_s) + 7 * 86_400},
+            "metadata": {},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """One capture or void (`kind`) of a PaymentIntent, and the money that it took or let go."""
 
@@ -126,6 +162,7 @@ class Books:
         self._intents: dict[str, Intent] = {}  # by reference, in the order of their making
         self._of_payment: dict[str, list[str]] = {}
         self._refunds: dict[str, Refund] = {}
+        self._disputes: dict[str, Dispute] = {}
         self._keys: dict[str, Saved] = {}
         for line in read_lines(path):
             self._take(line)
@@ -176,6 +213,18 @@ class Books:
         """Return the refunds that a bank has not decided yet."""
         return [one for one in self._refunds.values() if one.status == "pending"]
 
+    def find_dispute(self, ref: str) -> Dispute | None:
+        """Return a dispute."""
+        return self._disputes.get(ref)
+
+    def disputes(self) -> Sequence[Dispute]:
+        """Return all disputes."""
+        return list(self._disputes.values())
+
+    def dispute(self, dispute: Dispute) -> None:
+        """Write a dispute as it is now."""
+        self._write({"dispute": asdict(dispute)})
+
     def make(self, intent: Intent, saved: Saved) -> None:
         """Write a new PaymentIntent, and the answer under its key."""
         self._write({"intent": asdict(intent), "key": intent.key, "saved": asdict(saved)})
@@ -221,6 +270,9 @@ class Books:
         if "refund" in line:
             refund = Refund(**line["refund"])
             self._refunds[refund.ref] = refund
+        if "dispute" in line:
+            dispute = Dispute(**line["dispute"])
+            self._disputes[dispute.ref] = dispute
         if "saved" in line:
             self._keys[line["key"]] = Saved(**line["saved"])
 
@@ -257,6 +309,16 @@ def read_refunds(path: Path) -> Sequence[Refund]:
             refund = Refund(**line["refund"])
             refunds[refund.ref] = refund
     return list(refunds.values())
+
+
+def read_disputes(path: Path) -> Sequence[Dispute]:
+    """Return all disputes of a journal, as they are in the end."""
+    disputes = {}
+    for line in read_lines(path):
+        if "dispute" in line:
+            dispute = Dispute(**line["dispute"])
+            disputes[dispute.ref] = dispute
+    return list(disputes.values())
 
 
 def read_taken(path: Path) -> Sequence[Taken]:

@@ -42,6 +42,8 @@ class Host(Protocol):
 
     def later(self, acting: Coroutine[None, None, None]) -> None: ...
 
+    def may_be_disputed(self, intent: Intent) -> None: ...
+
     async def keyed(self, request: web.Request, make: Callable[[str, str], Saved]) -> web.Response: ...
 
     async def tell(self, kind: str, about: Mapping[str, object], *, until_taken: bool = False) -> None: ...
@@ -95,6 +97,7 @@ class GatewayOperations:
         saved = self._saved(body, after.to_json())
         books.take(after, _taken("capture", key, intent, amount), saved)
         self._host.later(self._host.tell("payment_intent.succeeded", after.to_json()))
+        self._host.may_be_disputed(after)
         return saved
 
     def _make_void(self, ref: str, key: str, body: str) -> Saved:

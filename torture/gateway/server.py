@@ -2,6 +2,7 @@
 
 POST /v1/payment_intents            form, Idempotency-Key: make and confirm, or repeat the first answer
 POST /v1/payment_intents/{id}/capture, /cancel; POST /v1/refunds, GET /v1/refunds[/{id}]: see `operations`
+GET  /v1/disputes/{id}: see `disputes`
 GET  /v1/payment_intents/{id}       GET /v1/payment_intents?created[gte]=…   GET /v1/payment_intents/search?query=…
 GET  /control                       the behaviour in force; PUT with some of its fields changes those
 GET  /health
@@ -27,6 +28,7 @@ import aiohttp
 from aiohttp import web
 
 from torture.gateway.books import ERROR, OPEN, Books, Intent, Saved
+from torture.gateway.disputes import GatewayDisputes
 from torture.gateway.operations import GatewayOperations, form_of
 
 MOST_LISTED = 100
@@ -51,6 +53,7 @@ class Behaviour:
     decline_operation: float = 0.05  # a capture or refund
     slow_refund: float = 0.2  # the bank decides later
     failing_refund: float = 0.05  # it succeeds, and comes back later
+    dispute: float = 0.05  # of what was charged
     lose_notice: float = 0.1
     double_notice: float = 0.1
     latency_s: float = 0.02
@@ -69,6 +72,7 @@ class Gateway:
         self.dice = dice
         self._busy: set[str] = set()
         self._operations = GatewayOperations(self)
+        self._disputes = GatewayDisputes(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def app(self) -> web.Application:
@@ -79,6 +83,7 @@ class Gateway:
         app.router.add_get("/v1/payment_intents/search", self._search)
         app.router.add_get("/v1/payment_intents/{ref}", self._retrieve)
         self._operations.add_to(app)
+        self._disputes.add_to(app)
         app.router.add_get("/control", self._show_control)
         app.router.add_put("/control", self._change_control)
         app.router.add_get("/health", self._health)
@@ -92,6 +97,7 @@ class Gateway:
             self._decide_later(intent)
         for refund in self.books.pending_refunds():
             self.later(self._operations.decide(refund.ref, "succeeded"))
+        self._disputes.resume()
         yield
         for task in self._tasks:
             task.cancel()
@@ -151,6 +157,9 @@ class Gateway:
             at_s=time.time(),
             manual=manual,
             capture_before_s=time.time() + chances.hold_s if manual else None,
+            method=form.get("payment_method", ""),
+            customer=form.get("customer", ""),
+            off_session=form.get("off_session") == "true",
         )
         shown = intent.to_json()
         if self.roll(chances.fail):
@@ -162,7 +171,13 @@ class Gateway:
         self.books.make(intent, saved)
         if status in OPEN:
             self._decide_later(intent)
+        elif intent.captured:
+            self.may_be_disputed(intent)
         return saved
+
+    def may_be_disputed(self, intent: Intent) -> None:
+        """Let the customer of a charge dispute it, or not."""
+        self._disputes.may_begin(intent)
 
     def later(self, acting: Coroutine[None, None, None]) -> None:
         """Run something beside the requests."""
@@ -194,6 +209,8 @@ class Gateway:
         intent = self.books.decide(ref, status if succeeds else "requires_payment_method")
         if succeeds and intent.manual:
             self._decide_later(intent)
+        elif succeeds:
+            self.may_be_disputed(intent)
         kind = "amount_capturable_updated" if intent.manual else "succeeded"
         await self.tell(f"payment_intent.{kind if succeeds else 'payment_failed'}", intent.to_json())
 
@@ -251,7 +268,7 @@ class Gateway:
         return _json(200, asdict(self.behaviour))
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return _json(200, dict(self.books.counts()))
+        return _json(200, {**self.books.counts(), "disputing": self._disputes.running})
 
     def roll(self, chance: float) -> bool:
         """Return True with this chance."""

@@ -42,6 +42,8 @@ _TYPE_OF_EVENT: Final[Mapping[str, str | None]] = {
     "capture_failed": "payment.capture_failed",
     "refunded": "refund.succeeded",
     "refund_failed": "refund.failed",
+    "dispute_opened": "dispute.opened",
+    "dispute_closed": "dispute.closed",
 }
 
 _COMMITTED: LiteralString = """

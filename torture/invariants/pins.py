@@ -19,7 +19,9 @@ OF_OPERATIONS = frozenset(
     | {"captured", "voided", "refunded"}
 )
 # Written by a human, or about no call of the payment.
-_NO_CALL = frozenset({"retried", "canceled", "resolved", "unanswered"}) | OF_OPERATIONS
+_NO_CALL = (
+    frozenset({"retried", "canceled", "resolved", "unanswered", "dispute_opened", "dispute_closed"}) | OF_OPERATIONS
+)
 
 
 class Event(Protocol):

@@ -86,6 +86,8 @@ def _allowed(before: Status, line: EventRow) -> bool:
         case word if word in OF_OPERATIONS:  # a capture or void closes it; everything else keeps its status
             closes = before is Status.AUTHORIZED and (word, after) in _CLOSES
             return line.operation_id is not None and (after is before or closes)
+        case "dispute_opened" | "dispute_closed":
+            return after is before
         case "authorized":  # the money is held
             return before is Status.PROCESSING and after is Status.AUTHORIZED
         case "pending":  # the provider decides later
