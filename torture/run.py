@@ -33,6 +33,8 @@ from torture.history.watch import Watch, note_stalls
 from torture.invariants.verdict import check
 from torture.nemesis import Nemesis
 from torture.options import TortureOptions
+from torture.people import customers
+from torture.people.people import People
 from torture.report.logged_errors import logged_errors
 from torture.report.progress import show_progress
 from torture.report.rendering import render
@@ -129,9 +131,12 @@ class _Run:
             )
             if self._shape.dispatchers:
                 self._subscribers = Subscribers(self._cluster, seed=self._options.seed)
+            people = People(
+                self._cluster, http=http, seed=self._options.seed, started_s=self._started_s, patient=not names
+            )
             self._watch = watch = Watch(self._cluster, http)
             async with _watching(watch, self._tally):
-                await self._torture(clients, names, impossible)
+                await self._torture(clients, people, names, impossible)
                 seconds = time.monotonic() - self._started_s
                 waited_s = await self._rest()
                 if not self._stop.is_set():
@@ -140,9 +145,12 @@ class _Run:
             try:
                 history = await collect(
                     self._cluster,
-                    requests=clients.journal,
+                    requests=[*clients.journal, *people.requests],
                     operation_requests=clients.merchants.journal,
-                    canaries=CANARIES,
+                    decisions=people.decisions,
+                    methods=people.methods,
+                    routes=people.routes,
+                    canaries=(*CANARIES, customers.CANARY),
                     watch=watch,
                     http=http,
                     started_s=self._started_s,
@@ -173,7 +181,9 @@ class _Run:
                 folder=self._folder.path if keep else None,
             )
 
-    async def _torture(self, clients: Clients, names: Sequence[str], impossible: Mapping[str, str]) -> None:
+    async def _torture(
+        self, clients: Clients, people: People, names: Sequence[str], impossible: Mapping[str, str]
+    ) -> None:
         """Run load and faults until all lengths are reached, then wait for the last answers."""
         self._phase = "torturing"
         cards = [FAULTS[name].card(self._shape) for name in names]
@@ -183,6 +193,7 @@ class _Run:
             paying = tasks.create_task(clients.run(self._enough))
             if self._subscribers is not None:
                 tasks.create_task(self._subscribers.run(self._enough))
+            tasks.create_task(people.run(self._enough))
             await nemesis.run(self._enough, may_strike=self._keeps_pace)
             self._phase = "healing"
             await self._cluster.calm()

@@ -60,6 +60,9 @@ class HttpClient:
     async def post(self, url: str, body: Mapping[str, object]) -> Reply:
         return await self._exchange("POST", url, json.dumps(body).encode())
 
+    async def delete(self, url: str) -> Reply:
+        return await self._exchange("DELETE", url, None)
+
     async def post_form(self, url: str, fields: Mapping[str, str]) -> Reply:
         """Send a page's form, as a browser does; a redirect is not followed."""
         return await self._exchange("POST", url, urlencode(fields).encode(), "application/x-www-form-urlencoded")

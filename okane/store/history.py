@@ -42,6 +42,8 @@ class PaymentRow:
     amount_refunded: int | None = None
     refund_reserved: int | None = None
     open_operation: str | None = None
+    requested_provider: str | None = None
+    candidates: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,7 @@ async def _payments(connection: psycopg.AsyncConnection[TupleRow]) -> Mapping[st
             id_, account, key, amount, currency, status, version, attempts, called_as, at_s, reason, retries, *moved = (
                 row
             )
-            captured, refunded, reserved, open_operation = moved
+            captured, refunded, reserved, open_operation, requested, candidates = moved
             rows[id_] = PaymentRow(
                 id=id_,
                 account_id=sys.intern(account),
@@ -150,6 +152,8 @@ async def _payments(connection: psycopg.AsyncConnection[TupleRow]) -> Mapping[st
                 amount_refunded=refunded,
                 refund_reserved=reserved,
                 open_operation=open_operation,
+                requested_provider=None if requested is None else sys.intern(requested),
+                candidates=None if candidates is None else tuple(map(sys.intern, candidates)),
             )
     return rows
 

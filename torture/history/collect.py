@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from okane.errors import StoreUnavailable
 from okane.lanes import operations_stream
@@ -14,6 +15,8 @@ from okane.load.report import AT_REST
 from okane.payment import CLOSED_UNCHARGED, Status
 from okane.store import Overview
 from streams import StreamError, StreamStats
+from torture.history.decisions import Decision
+from torture.history.disputes import are_fetched, read_disputes
 from torture.history.journals import (
     History,
     LogFile,
@@ -26,7 +29,9 @@ from torture.history.journals import (
     read_rows,
     with_captures,
 )
+from torture.history.methods import MethodHistory, read_method_charges
 from torture.history.operations import OperationHistory, OperationRequest, are_decided, read_gateway_moves, read_moves
+from torture.history.routes import RouteChange
 from torture.history.troubles import delays, stalls, troubles
 from torture.history.watch import Watch
 from torture.history.webhooks import Comparison, Endpoint, WebhookHistory, delivered, read_received, read_tables
@@ -67,7 +72,10 @@ async def _at_rest(cluster: Cluster, overview: Overview) -> bool:
         broker, operations = await _read_brokers(cluster)
     except (StoreUnavailable, StreamError):
         return False
-    return is_empty(broker) and is_empty(operations) and await are_decided(cluster.database_url)
+    decided = await are_decided(cluster.database_url) and await are_fetched(
+        cluster.database_url, cluster.factory.gateway_url
+    )
+    return is_empty(broker) and is_empty(operations) and decided
 
 
 async def _read_brokers(cluster: Cluster) -> tuple[StreamStats, StreamStats]:
@@ -89,6 +97,9 @@ async def collect(
     *,
     requests: Sequence[Request],
     operation_requests: Sequence[OperationRequest],
+    decisions: Sequence[Decision],
+    methods: MethodHistory,
+    routes: Sequence[RouteChange],
     canaries: Sequence[str],
     watch: Watch,
     http: HttpClient,
@@ -129,6 +140,10 @@ async def collect(
             rows=postgres.operations,
             events=postgres.operation_events,
         ),
+        decisions=decisions,
+        routes=routes,
+        disputes=await read_disputes(cluster.database_url, cluster.factory.gateway_journal),
+        methods=replace(methods, charges=await asyncio.to_thread(read_method_charges, cluster.factory.gateway_journal)),
     )
 
 

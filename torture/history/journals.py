@@ -19,7 +19,11 @@ from okane.simulator.journal import Charge as JournalLine
 from okane.store.history import EventRow, HistoryStore, PaymentHistory, PaymentRow
 from streams import Inspector, Stream, StreamStats, connect
 from torture.gateway.books import read_intents
+from torture.history.decisions import Decision
+from torture.history.disputes import DisputeHistory
+from torture.history.methods import MethodHistory
 from torture.history.operations import Move, OperationHistory
+from torture.history.routes import RouteChange
 from torture.history.webhooks import WebhookHistory
 from torture.system.tally import SwitchedTime
 
@@ -201,6 +205,10 @@ class History:
     waited_s: float = 0.0
     webhooks: WebhookHistory | None = None
     operations: OperationHistory = field(default_factory=OperationHistory)
+    decisions: Sequence[Decision] | None = None
+    methods: MethodHistory = field(default_factory=MethodHistory)
+    disputes: DisputeHistory = field(default_factory=DisputeHistory)
+    routes: Sequence[RouteChange] = ()
 
     def total(self, metric: str) -> float:
         """The sum of a metric's samples over all processes and labels."""

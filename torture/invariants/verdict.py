@@ -14,12 +14,16 @@ from okane.payment import CLOSED_UNCHARGED, Status
 from torture.history.journals import History
 from torture.invariants import (
     at_rest,
+    decisions,
+    disputes,
     leaks,
+    methods,
     money,
     operation_timelines,
     operations,
     promises,
     providers,
+    routes,
     timelines,
     webhooks,
 )
@@ -285,5 +289,47 @@ INVARIANTS: Sequence[Invariant] = (
         "operations change as allowed, under the live claim, and a claim comes before each move",
         operation_timelines.operations_are_claimed,
         _operations,
+    ),
+    Invariant(
+        "I33",
+        "a person's decision is applied once at most, to what was seen, under that name, and as it was answered",
+        decisions.decisions_are_applied_once,
+        lambda history: len(history.decisions or ()),
+    ),
+    Invariant(
+        "I34",
+        "nothing but a person's decision, or a late result, changes what is at rest",
+        decisions.only_people_decide,
+        decisions.count_decided,
+    ),
+    Invariant(
+        "I35",
+        "one key, one saved method; it takes payments until its deletion, and none that is new afterwards",
+        methods.methods_take_payments,
+        lambda history: len(history.methods.payments),
+    ),
+    Invariant(
+        "I36",
+        "a payment is charged with the token of its own method, for its customer, as present or not",
+        methods.tokens_are_charged,
+        methods.count_saved_tokens,
+    ),
+    Invariant(
+        "I37",
+        "every dispute of the gateway's books is there once, as it is in the books, and no other",
+        disputes.disputes_are_there_once,
+        lambda history: len(history.disputes.booked),
+    ),
+    Invariant(
+        "I38",
+        "a payment's timeline tells once that a dispute has opened, and once that it is over",
+        disputes.timelines_tell_of_disputes,
+        lambda history: len(history.disputes.steps),
+    ),
+    Invariant(
+        "I39",
+        "a payment goes where the rules of its acceptance lead it, whatever they are later",
+        routes.payments_keep_their_routes,
+        routes.count_routed,
     ),
 )

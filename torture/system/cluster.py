@@ -59,6 +59,11 @@ class Cluster:
         assert isinstance(self.postgres.server, PostgresServer)
         return self.postgres.server.url
 
+    def database_url_of(self, process: str) -> str:
+        """Return the address of Postgres for a process: that of its own proxy."""
+        ports = self.factory.port("postgres"), self.links[f"{process}>postgres"].port
+        return self.database_url.replace(f":{ports[0]}/", f":{ports[1]}/")
+
     @property
     def redis_url(self) -> str:
         """The port of the Redis primary."""
@@ -113,6 +118,11 @@ class Cluster:
         await asyncio.gather(*(self.programs[name].end_with(signal.SIGTERM) for name in armed))
         await asyncio.gather(*(program.ready() for program in self.programs.values()))
 
+    def write_routes(self, routes: str) -> None:
+        """Give the APIs other routes, in the TOML of a providers file. They take them in their own time."""
+        for name in self.shape.apis:
+            self._write_providers(name, routes)
+
     async def rescue(self) -> None:
         """Copy what is on small disks, which go with us, to where it stays. Postgres' files are as a kill -9 leaves them."""
         for name, disk in self.disks.items():
@@ -160,18 +170,33 @@ class Cluster:
             stopped_s=DISPATCHER_STOPPED_S if kind == "dispatcher" else self.options.lease_s * STOPPED_LEASES,
         )
         ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
-        database_port = self.factory.port("postgres")
-        providers_file = self.folder.path / f"providers-{name}.toml"
-        provider_port, gateway_port = (ports.get(one, self.factory.port(one)) for one in ("provider", "gateway"))
-        write_providers_file(providers_file, port=provider_port, gateway_port=gateway_port, env=self.options.env)
+        self._write_providers(name)
         env = {
-            "OKANE_DATABASE_URL": self.database_url.replace(f":{database_port}/", f":{ports['postgres']}/"),
+            "OKANE_DATABASE_URL": self.database_url_of(name),
             "OKANE_REDIS_URL": self.factory.redis_url(ports["redis"]),
-            "OKANE_PROVIDERS_FILE": str(providers_file),
+            "OKANE_PROVIDERS_FILE": str(self._providers_file(name)),
         }
         builds = {"api": self.factory.api, "worker": self.factory.worker, "dispatcher": self.factory.dispatcher}
         build = builds[kind]
         return self._new_program(kind, lambda: build(name, {**env, **points.arm()}), points=points)
+
+    def _providers_file(self, process: str) -> Path:
+        return self.folder.path / f"providers-{process}.toml"
+
+    def _write_providers(self, process: str, routes: str = "") -> None:
+        ports = {
+            server: self.links[f"{process}>{server}"].port
+            if server in self.shape.servers_of[process]
+            else self.factory.port(server)
+            for server in ("provider", "gateway")
+        }
+        write_providers_file(
+            self._providers_file(process),
+            port=ports["provider"],
+            gateway_port=ports["gateway"],
+            env=self.options.env,
+            routes=routes,
+        )
 
     def _server(self, kind: str, server: Server, help_: Callable[[], None] | None = None) -> Program:
         """A server is prepared once and started again as it is."""

@@ -22,14 +22,16 @@ CANARIES = (
 )
 
 
-def write_providers_file(path: Path, *, port: int, gateway_port: int, env: Mapping[str, str]) -> None:
+def write_providers_file(path: Path, *, port: int, gateway_port: int, env: Mapping[str, str], routes: str = "") -> None:
     """Write the file of a process that reaches the mock provider and the gateway at these ports. `env` has the time-outs of
-    its settings."""
+    its settings. A file that is there is replaced at once, never half."""
     _, api_key, webhook_secret, client_secret, second_key = CANARIES
     key_file = path.with_suffix(".key")
-    key_file.touch(mode=0o600)
-    key_file.write_text(f"{api_key}\n")
-    path.write_text(f"""\
+    if not key_file.exists():
+        key_file.touch(mode=0o600)
+        key_file.write_text(f"{api_key}\n")
+    new = path.with_suffix(".new")
+    new.write_text(f"""\
 default = ["http", "stripe"]
 
 [providers.http]
@@ -56,4 +58,5 @@ pos_id = 1
 client_id = 1
 client_secret = "{client_secret}"
 second_keys = ["{second_key}"]
-""")
+{routes}""")
+    new.replace(path)

@@ -12,6 +12,7 @@ from torture.options import TortureOptions
 _API_POINTS = ("accept.", "notice.", "operations.")
 _SHARED_POINTS = ("publish.",)
 _DISPATCHER_POINTS = ("webhooks.",)
+OPERATORS = "operators"  # no process, but the links of the people who decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,11 @@ class Shape:
 
     @property
     def servers_of(self) -> Mapping[str, Sequence[str]]:
-        """Return the links of each process: its servers, and the clients of an API."""
+        """Return the links of each process, and of the operators: its servers, and the clients of an API."""
         apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
         workers = dict.fromkeys(self.workers, ("postgres", "redis", "provider", "gateway"))
-        return {**apis, **workers, **dict.fromkeys(self.dispatchers, ("postgres", "redis"))}
+        others = dict.fromkeys((*self.dispatchers, OPERATORS), ("postgres", "redis"))
+        return {**apis, **workers, **others}
 
     @property
     def links(self) -> Sequence[str]:

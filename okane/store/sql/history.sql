@@ -9,7 +9,7 @@ SET LOCAL idle_in_transaction_session_timeout = 0
 -- name: payments
 SELECT p.id::text, p.account_id, p.idempotency_key, p.amount_minor, p.currency, p.status, p.version, p.attempts,
        p.provider_key, extract(epoch FROM p.created_at)::float8, p.last_error, p.retries,
-       p.amount_captured, p.amount_refunded, p.refund_reserved, p.open_operation::text
+       p.amount_captured, p.amount_refunded, p.refund_reserved, p.open_operation::text, p.requested_provider, p.candidates
 FROM payments p
 
 -- name: events

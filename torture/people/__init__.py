@@ -1,0 +1,1 @@
+"""The people beside the clients: operators, and what they see and use."""
