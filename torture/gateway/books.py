@@ -76,7 +76,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refund:
-    """One refund of a PaymentIntent. `key` is the idempotency key that made it."""
+    """One refund of a PaymentIntent. `key` is the idempotency key that made it, `operation_key` the one in its metadata."""
 
     ref: str
     key: str
@@ -87,6 +87,7 @@ class Refund:
     currency: str
     status: str
     at_s: float
+    operation_key: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as Stripe shows it."""
@@ -99,7 +100,11 @@ class Refund:
             "charge": f"ch_{self.intent}",
             "status": self.status,
             "created": int(self.at_s),
-            "metadata": {"operation_id": self.operation_id, "payment_id": self.payment_id},
+            "metadata": {
+                "operation_id": self.operation_id,
+                "operation_key": self.operation_key,
+                "payment_id": self.payment_id,
+            },
             "failure_reason": "expired_or_canceled_card" if self.status == "failed" else None,
         }
 

@@ -1,4 +1,4 @@
-"""The disputes of the gateway: a customer asks their bank for the money of a charge back, and in the end somebody has won.
+"""The disputes of the gateway: a customer asks their bank for the money of a charge back, and in the end one side has won.
 
 GET /v1/disputes/{id}   with its PaymentIntent, if `expand[]` asks for it
 

@@ -133,6 +133,7 @@ class GatewayOperations:
             currency=intent.currency,
             status="pending" if host.roll(host.behaviour.slow_refund) else "succeeded",
             at_s=time.time(),
+            operation_key=form.get("metadata[operation_key]", ""),
         )
         saved = self._saved(body, refund.to_json())
         host.books.refund(refund, saved)

@@ -46,7 +46,7 @@ class Customers:
 
     @property
     def history(self) -> MethodHistory:
-        """What is known here, without the gateway's charges."""
+        """The journals that are kept here, without the charges of the gateway."""
         return MethodHistory(methods=self.methods, payments=self.payments)
 
     @property

@@ -67,7 +67,7 @@ class Desk:
             return "refused"
         except StoreUnavailable:
             return "lost"
-        # As the console does: the intakes take the repeat of a decision, whoever has made it first.
+        # As the console does: the intakes take the repeat of a decision, also of one that another person has made.
         own = any(event.version == case.subject.version + 1 and event.actor == actor for event in events)
         return "done" if own else "known"
 
