@@ -233,7 +233,7 @@ def _letter(letter: DeadPayment) -> dict[str, Any]:
         "currency": payment.currency,
         "attempts": payment.attempts,
         "reason": payment.last_error,
-        "provider": payment.provider,
+        "provider": payment.called_provider,
         "provider_key": payment.provider_key,  # what to search for at the provider
         "attempt_ref": payment.attempt_ref,  # or this
         "dead_at": iso(letter.dead_at),

@@ -234,7 +234,7 @@ def _document(payment: Payment) -> dict[str, Any]:
         "attempts": payment.attempts,
         "reason": payment.last_error,
         "provider_key": payment.provider_key,  # what to search for at the provider
-        "provider": payment.provider,
+        "provider": payment.called_provider,
         "provider_ref": payment.provider_ref,
         "attempt_ref": payment.attempt_ref,
         "created_at": iso(payment.created_at),

@@ -140,7 +140,7 @@ def _rows(payments: Sequence[Payment], links: Links) -> list[tuple[str, ...]]:
             formats.tone(payment.status),
             payment.status,
             str(payment.attempts),
-            payment.provider or "",
+            payment.called_provider or "",
             payment.idempotency_key,
         )
         for payment in payments

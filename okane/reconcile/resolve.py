@@ -129,7 +129,7 @@ class Resolver:
             payment = await self._reviews.find(payment_id)
         except PaymentNotFound:
             return None
-        if payment.provider != self._provider:
+        if payment.called_provider != self._provider:
             return None
 
         async def decide(success: bool, why: str, ref: str | None) -> None:

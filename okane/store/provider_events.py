@@ -19,7 +19,7 @@ from okane.store.sql_parameters import milliseconds
 from okane.store.sweep import WakeUp
 from streams.values import value
 
-SQL = sql_files.load_statements("provider_events.sql")
+SQL = sql_files.load_statements("provider_events.sql", blocks_of="payments.sql")
 
 WINDOW = 5_000  # notices of payments in work that one pass looks at, the oldest first
 MAX_WAKE_UPS = 500  # of one pass

@@ -58,7 +58,7 @@ class HeldAuthorizations:
             return
         gateway = self._providers.of(payment)
         if gateway is None:  # another worker may have it, next time
-            _unanswered(payment, f"no provider {payment.provider} here")
+            _unanswered(payment, f"no provider {payment.called_provider} here")
             return
         result = await self._look_up(payment, gateway)
         match result:

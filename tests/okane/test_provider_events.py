@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from okane.errors import StoreUnavailable
-from okane.payment import CLOSED_UNCHARGED, Status
+from okane.payment import CLOSED_UNCHARGED, LEGACY_PROVIDER, Status
 from okane.store import Claim, UsableProvider
 from okane.store.provider_events import TakenEvent
 from tests.okane.notice_books import STRIPE, Books, books, event, take_one
@@ -45,6 +45,23 @@ async def test_the_sweep_finds_it_after_the_grace_if_its_wake_up_is_lost(books: 
     assert await books.row(payment.id, "sweep_at - now() <= interval '10 s'", "sweeps") == (True, 0)
     await execute(books.url, "UPDATE payments SET sweep_at = sweep_at - interval '10 s'", [])
     assert await books.due() == {payment.id}
+
+
+async def test_a_payment_whose_row_names_no_provider_had_the_one_called_http(books: Books) -> None:
+    payment = await books.payment(Status.UNKNOWN)
+    await execute(books.url, "UPDATE payments SET provider = NULL, pinned = NULL", [])
+    other = await take_one(books, event(payment.id, "evt_other"))
+    assert (other.result, other.wake_up) == ("unmatched", None)
+    taken = await take_one(books, event(payment.id), LEGACY_PROVIDER)
+    assert (taken.result, taken.wake_up is None) == ("taken", False)
+
+
+async def test_a_notice_in_the_claim_of_a_payment_whose_row_names_no_provider_wakes_it_later(books: Books) -> None:
+    payment = await books.payment(Status.PROCESSING)
+    await execute(books.url, "UPDATE payments SET provider = NULL, pinned = NULL", [])
+    assert await take_one(books, event(payment.id), LEGACY_PROVIDER) == TakenEvent("taken")
+    await execute(books.url, "UPDATE payments SET status = 'unknown', rare_status = 'unknown'", [])
+    assert [one.payment_id for one in await books.events.wake_noticed()] == [payment.id]
 
 
 async def test_the_look_up_of_a_notice_puts_off_no_poll(books: Books) -> None:

@@ -222,6 +222,28 @@ async def test_reviews_and_unknown_payments_are_decided_by_what_the_provider_has
     await reviews.aclose()
 
 
+async def test_payments_whose_rows_name_no_provider_are_decided_at_the_one_that_they_had(
+    command: Command, books: Books, database_url: str
+) -> None:
+    names: dict[str, str] = {"charged": "needs_review", "absent": "needs_review", "unknown": "unknown"}
+    rows = {
+        name: Row(accepted=NOON, status=status, provider=None).event(status, NOON, status)
+        for name, status in names.items()
+    }
+    never_called = Row(accepted=NOON, status="needs_review", provider=None, attempts=0)
+    books.charge(rows["charged"], NOON, ref="ch_found")
+    books.charge(rows["unknown"], NOON)
+    await write(database_url, [*rows.values(), never_called.event("needs_review", NOON, "needs_review")])
+    done = document(await command("--resolve", "--json"))
+    steps = {one["payment_id"]: one["step"] for one in done["resolutions"]}
+    expected = {"charged": "resolved", "absent": "kept", "unknown": "woken"}
+    assert steps == {str(rows[name].id): step for name, step in expected.items()}
+    reviews = ReviewStore(database_url)
+    assert (await reviews.find(rows["charged"].id)).status is Status.SUCCESS
+    assert (await reviews.find(rows["unknown"].id)).retry_at is not None
+    await reviews.aclose()
+
+
 async def test_a_payment_that_changes_between_look_up_and_decision_is_left_alone(
     command: Command, books: Books, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ WHERE o.id = ANY (%(ids)s::uuid[])
 SELECT p.id
 FROM payments p
 WHERE (p.sweep_at IS NOT NULL AND p.status = 'unknown' OR p.dead_at IS NOT NULL AND p.status = 'needs_review')
-  AND p.provider = %(provider)s::text AND p.id >= %(first)s::uuid AND p.id < %(last)s::uuid
+  AND {provider_of} = %(provider)s::text AND p.id >= %(first)s::uuid AND p.id < %(last)s::uuid
 ORDER BY p.id
 
 -- name: undecided_operations

@@ -3,7 +3,7 @@
 -- time, and whether it has operations or disputes. Most have none of these.
 SELECT {payment}, p.requested_provider, coalesce(p.pinned, false), p.lease_until, p.sweep_at, p.dead_at, now(),
        EXISTS (SELECT FROM webhook_events w WHERE w.payment_id = p.id),
-       p.provider IS NOT NULL AND EXISTS (SELECT FROM provider_events n
+       p.attempts > 0 AND EXISTS (SELECT FROM provider_events n
            WHERE n.received_at >= p.created_at
              AND n.received_at < p.updated_at + %(notices_after_ms)s::bigint * interval '1 millisecond'),
        EXISTS (SELECT FROM operations o WHERE o.payment_id = p.id),

@@ -13,7 +13,7 @@ WITH sent AS MATERIALIZED (
     SELECT p.id, p.status, p.provider_key
     FROM payments p
     WHERE p.id IN (SELECT s.payment_id FROM sent s)
-      AND p.provider = %(provider)s::text
+      AND {provider_of} = %(provider)s::text
       AND p.status NOT IN ('success', 'needs_review')
     ORDER BY p.id
     FOR NO KEY UPDATE
@@ -55,7 +55,7 @@ WITH sent AS MATERIALIZED (
     RETURNING p.id, p.lane, p.status
 )
 SELECT CASE WHEN s.nth > 1 OR t.event_id IS NULL THEN 'repeated'
-            WHEN EXISTS (SELECT FROM payments k WHERE k.id = s.payment_id AND k.provider = %(provider)s::text) THEN 'taken'
+            WHEN EXISTS (SELECT FROM payments p WHERE p.id = s.payment_id AND {provider_of} = %(provider)s::text) THEN 'taken'
             ELSE 'unmatched' END,
        d.id, d.lane
 FROM sent s
@@ -264,7 +264,7 @@ WITH waiting AS MATERIALIZED (
         look_ups = {look_ups}
     FROM news n
     JOIN held h ON h.id = n.payment_id
-    WHERE p.id = n.payment_id AND p.provider = n.provider AND h.status <> 'processing'
+    WHERE p.id = n.payment_id AND {provider_of} = n.provider AND h.status <> 'processing'
     RETURNING p.id, p.lane, p.status
 )
 SELECT d.id, d.lane FROM made_due d WHERE d.status IN {open}
