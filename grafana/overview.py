@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.board import Board, Row, Variable
 from grafana.panels import AMBER, COLOURS, GREEN, PER_S, RED, PanelText, Query, lines, number
-from grafana.promql import quantile, quantiles, rate, ratio
+from grafana.promql import quantile, quantiles, rate, ratio, waiting
 
 OF = 'job="$job"'
 
@@ -72,11 +72,12 @@ NOW = Row(
         number(
             PanelText(
                 title="For a human",
-                means="Payments in needs_review: outcome unknown for a day, poison, or money that moved late.",
-                do="`okane review ls`, `okane review show ID`; look each up at the provider, and decide.",
+                means="Payments, captures, voids and refunds in needs_review: outcome unknown for a day, poison, or money "
+                "that moved late.",
+                do="`okane review ls [--operations]`, `okane review show ID`; look each up at the provider, and decide.",
             ),
             "short",
-            Query('max(okane_payments_waiting{job="$job",status="needs_review"})'),
+            Query(waiting("needs_review", OF)),
             red=1,
         ),
         number(

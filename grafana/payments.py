@@ -6,7 +6,7 @@ from grafana.board import Board, Row, Variable
 from grafana.books import BOOKS, OF, PROVIDER
 from grafana.overview import JOB
 from grafana.panels import COLOURS, PER_S, PanelText, Query, heat, lines, number
-from grafana.promql import increase, quantiles, rate, ratio
+from grafana.promql import increase, quantiles, rate, ratio, waiting
 
 OPEN = Row(
     title="Open, and given up",
@@ -14,44 +14,47 @@ OPEN = Row(
         number(
             PanelText(
                 title="Unknown",
-                means="Payments that may have been charged: looked up at the provider until the outcome is known.",
+                means="Payments, captures, voids and refunds that may have moved money: looked up at the provider until the "
+                "outcome is known.",
                 do="The provider times out or answers unreadably, and its look-ups do not help either. Contact it. "
                 "Nothing is charged twice meanwhile; after a day a human decides.",
             ),
             "short",
-            Query(f'max(okane_payments_waiting{{{OF},status="unknown"}})'),
+            Query(waiting("unknown", OF)),
             red=100,
             amber=1,
         ),
         number(
             PanelText(
                 title="Needs review",
-                means="Payments that a human decides: outcome open for a day, poison, or money that moved late.",
-                do="`okane review ls`; look each up at the provider under its provider_key, and decide.",
+                means="Payments, captures, voids and refunds that a human decides: outcome open for a day, poison, or money "
+                "that moved late.",
+                do="`okane review ls [--operations]`; look each up at the provider under its provider_key, and decide.",
             ),
             "short",
-            Query(f'max(okane_payments_waiting{{{OF},status="needs_review"}})'),
+            Query(waiting("needs_review", OF)),
             red=1,
         ),
         number(
             PanelText(
                 title="To be retried",
-                means="Payments that the provider did not take; no money moved. They wait for their next attempt.",
+                means="Payments, captures, voids and refunds that the provider did not take; no money moved. They wait for "
+                "their next attempt.",
                 do="The provider is away or limits us: see its outcomes below.",
             ),
             "short",
-            Query(f'max(okane_payments_waiting{{{OF},status="failed_retryable"}})'),
+            Query(waiting("failed_retryable", OF)),
             red=1_000,
             amber=100,
         ),
         number(
             PanelText(
                 title="Dead letters",
-                means="Payments given up and not yet replayed, decided or purged, from Postgres.",
-                do="`okane dead ls`, fix the cause, `okane dead replay --all`.",
+                means="Payments, captures, voids and refunds given up and not yet replayed, decided or purged.",
+                do="`okane dead ls [--operations]`, fix the cause, `okane dead replay --all`.",
             ),
             "short",
-            Query(f"max(okane_payments_dead{{{OF}}})"),
+            Query(f"max(okane_payments_dead{{{OF}}}) + (max(okane_operations_dead{{{OF}}}) or vector(0))"),
             red=1,
         ),
         number(
@@ -347,12 +350,13 @@ OPERATIONS = Row(
         lines(
             PanelText(
                 title="Late results of operations",
-                means="Outcomes that came after an operation was lost or closed: a stalled worker, money that moved after "
-                "all, or a refund that a bank returned.",
+                means="Outcomes that came after their attempt had lost the operation: a stalled worker. And what a later "
+                "look-up found: money that moved for a closed one, or a refund that a bank returned.",
                 do="`okane review ls --operations`: what moved after it was closed needs a decision.",
             ),
             "short",
             Query(increase("okane_operation_late_results_total", OF, "kind", "event"), "{{kind}} {{event}}"),
+            Query(increase("okane_late_operations_total", OF, "kind", "event"), "{{kind}} {{event}}, found later"),
             red=1,
             to_red=True,
         ),

@@ -32,6 +32,13 @@ def increase(metric: str, where: str, *by: str, over: str = OVER) -> str:
     return f"{_sum(*by)}(increase({metric}{{{where}}}{over}))"
 
 
+def waiting(status: str, where: str) -> str:
+    """Return the number of payments, captures, voids and refunds in this status."""
+    which = f'{where},status="{status}"'
+    operations = f"sum(max by (kind) (okane_operations_waiting{{{which}}}))"
+    return f"max(okane_payments_waiting{{{which}}}) + ({operations} or vector(0))"
+
+
 def mean(histogram: str, where: str, *by: str) -> str:
     """Return the mean of the observations of a histogram."""
     return f"{rate(f'{histogram}_sum', where, *by)} / {rate(f'{histogram}_count', where, *by)}"

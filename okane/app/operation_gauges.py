@@ -27,9 +27,18 @@ class OperationGauges:
             registry=registry,
         )
 
-    def show(self, *, oldest_due: timedelta, waiting: Mapping[tuple[OperationKind, OperationStatus], int]) -> None:
+        self._dead = Gauge(
+            "okane_operations_dead",
+            "Captures, voids and refunds given up, until replayed, decided or purged (okane dead ls --operations).",
+            registry=registry,
+        )
+
+    def show(
+        self, *, oldest_due: timedelta, dead: int, waiting: Mapping[tuple[OperationKind, OperationStatus], int]
+    ) -> None:
         """Show the figures of this scrape."""
         self._oldest_due.set(oldest_due.total_seconds())
+        self._dead.set(dead)
         for kind in OperationKind:
             for status in OperationStatus:
                 if status not in TERMINAL:
@@ -38,6 +47,7 @@ class OperationGauges:
     def forget(self) -> None:
         """Show NaN while Postgres is away: an old value, or a zero, would be wrong."""
         self._oldest_due.set(math.nan)
+        self._dead.set(math.nan)
         for kind in OperationKind:
             for status in OperationStatus:
                 if status not in TERMINAL:

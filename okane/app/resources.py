@@ -135,6 +135,7 @@ class Resources:
                 await self.overview.count_waiting_operations(),
             )
             oldest_operation = await self.overview.oldest_due_operation()
+            dead_operations = await self.overview.count_dead_operations()
         except StoreUnavailable:
             self._postgres_away()
         else:
@@ -146,7 +147,7 @@ class Resources:
             self.system.set_differences([*none, *differences])
             self.system.set_reconcile_ages(ages)
             self.system.set_disputes(dict.fromkeys(providers, 0) | dict(disputes))
-            self._operation_gauges.show(oldest_due=oldest_operation, waiting=operations)
+            self._operation_gauges.show(oldest_due=oldest_operation, dead=dead_operations, waiting=operations)
             self._show_webhooks(webhooks)
             self.system.up.labels("postgres").set(1)
 

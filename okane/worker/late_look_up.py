@@ -59,7 +59,9 @@ class LateLookUps:
         gateway = self._providers.of(payment)
         if gateway is None:  # another worker may have it, next time
             log.info(
-                "late_look_up_unanswered", payment_id=str(payment.id), reason=f"no provider {payment.called_provider} here"
+                "late_look_up_unanswered",
+                payment_id=str(payment.id),
+                reason=f"no provider {payment.called_provider} here",
             )
             return Done()
         if taken.open_s >= gateway.provider.traits.unknown_deadline.total_seconds():

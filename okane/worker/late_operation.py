@@ -128,7 +128,7 @@ class LateOperationLookUps:
             reason=reason,
         )
         now = await self._retry_store_call(self._store.record_late, settlement, once=True)
-        self._metrics.late_results.labels(operation.kind, event).inc()
+        self._metrics.late_operations.labels(operation.kind, event).inc()
         log.warning(
             "late_operation", operation_id=str(operation.id), kind=operation.kind.value, status=now, reason=reason
         )

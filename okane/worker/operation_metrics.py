@@ -19,6 +19,7 @@ SETTLED_AS = (
     OperationStatus.UNKNOWN,
     OperationStatus.NEEDS_REVIEW,
 )
+LATE_EVENTS = ("success", "declined", "spent", "unavailable", "deferred", "pending", "unknown", "needs_review")
 
 
 class OperationMetrics:
@@ -47,7 +48,14 @@ class OperationMetrics:
         )
         self.late_results = Counter(
             "okane_operation_late_results",
-            "Outcomes of captures, voids and refunds that came after they were lost or closed: kept as events.",
+            "Outcomes of captures, voids and refunds that came after their attempt had lost them: kept as events.",
+            ["kind", "event"],
+            registry=registry,
+        )
+        self.late_operations = Counter(
+            "okane_late_operations",
+            "Captures, voids and refunds that a later look-up found to have ended otherwise, by kind and event: success, "
+            "money that moved for a closed one (needs_review); declined, a refund that came back.",
             ["kind", "event"],
             registry=registry,
         )
@@ -62,7 +70,9 @@ class OperationMetrics:
             for status in SETTLED_AS:
                 self.settled.labels(kind, status)
             self.settle_seconds.labels(kind, OperationStatus.SUCCESS)
-            for event in ("success", "declined"):
+            for event in LATE_EVENTS:
                 self.late_results.labels(kind, event)
+            for event in ("success", "declined"):
+                self.late_operations.labels(kind, event)
         self.claims.labels("granted")
         self.count_claim = cache(self.claims.labels)

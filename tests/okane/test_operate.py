@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from prometheus_client import Counter
 
 from okane.lanes import OPERATION_LANES
 from okane.operation import OperationKind, OperationStatus
@@ -54,6 +55,12 @@ async def noticed(desk: OperationDesk, *operation_ids: UUID) -> None:
 
 async def status(desk: OperationDesk, operation_id: UUID) -> OperationStatus:
     return (await desk.store.get(operation_id)).status
+
+
+def counted(metric: Counter) -> dict[tuple[str, str], float]:
+    """Return what was counted, by kind and event."""
+    samples = [one for family in metric.collect() for one in family.samples if one.name.endswith("_total")]
+    return {(one.labels["kind"], one.labels["event"]): one.value for one in samples if one.value}
 
 
 async def test_a_capture_takes_what_was_held(operation_desk: OperationDesk) -> None:
@@ -198,6 +205,8 @@ async def test_a_stale_worker_writes_no_outcome(operation_desk: OperationDesk) -
     assert isinstance(await operation_desk.operate._late(first.operation, settlement), Retry)
     payment = await operation_desk.payment(payment_id)
     assert (payment.amount_refunded, payment.refund_reserved, payment.version) == (100, 100, version)
+    assert counted(operation_desk.metrics.late_results) == {("refund", "success"): 1}
+    assert counted(operation_desk.metrics.late_operations) == {}
 
 
 async def test_spent_retries_make_a_dead_letter_even_if_its_writer_died(operation_desk: OperationDesk) -> None:
@@ -271,6 +280,8 @@ async def test_a_refund_that_a_bank_returns_days_later_gives_its_reserve_back(op
     assert await status(operation_desk, operation_id) is _S.FAILED_FINAL
     payment = await operation_desk.payment(payment_id)
     assert (payment.amount_refunded or 0, payment.refund_reserved or 0) == (0, 0)
+    assert counted(operation_desk.metrics.late_operations) == {("refund", "declined"): 1}
+    assert counted(operation_desk.metrics.late_results) == {}  # no worker was stalled
 
 
 async def test_a_refund_that_is_confirmed_again_is_looked_up_once(operation_desk: OperationDesk) -> None:
