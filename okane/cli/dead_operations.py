@@ -80,7 +80,7 @@ async def replay_dead(
         return
     why = "they need a review, or what they move is no longer there"
     CONSOLE.print(
-        f"{'would retry at most' if dry_run else 'retried'} {retried:,}" + (f", {kept:,} kept: {why}" if kept else "")
+        f"{'would retry' if dry_run else 'retried'} {retried:,}" + (f", {kept:,} kept: {why}" if kept else "")
     )
 
 

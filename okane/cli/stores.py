@@ -83,7 +83,9 @@ async def open_stores(context: Context) -> AsyncIterator[Stores]:
             operations,
             dead_operations,
             operation_intake,
-            DeadOperationReplay(intake=operation_intake, notes=DeadLetters(redis, operations_queue)),
+            DeadOperationReplay(
+                intake=operation_intake, letters=dead_operations, notes=DeadLetters(redis, operations_queue)
+            ),
         )
 
 

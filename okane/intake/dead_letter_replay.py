@@ -14,11 +14,10 @@ from uuid import UUID
 from okane.errors import OperationNotFound, OperationRefused, PaymentNotFound, StatusConflict
 from okane.intake.accept import PaymentIntake
 from okane.intake.operations import OperationIntake
-from okane.operation import TRANSITIONS as TRANSITIONS_OF_OPERATIONS
-from okane.operation import Operation, OperationStatus
+from okane.operation import Operation
 from okane.payment import TRANSITIONS, Payment, Status
 from okane.store import DeadPayment
-from okane.store.dead_operations import DeadOperation
+from okane.store.dead_operations import DeadOperation, DeadOperationStore
 from streams import DeadLetters, StreamError
 
 PAGE = 500
@@ -73,18 +72,20 @@ class DeadLetterReplay:
 class DeadOperationReplay:
     """The replay of captures, voids and refunds, one by one."""
 
-    def __init__(self, *, intake: OperationIntake, notes: DeadLetters) -> None:
+    def __init__(self, *, intake: OperationIntake, letters: DeadOperationStore, notes: DeadLetters) -> None:
         self._intake = intake
+        self._letters = letters
         self._notes = notes
 
     async def run(self, dead: Sequence[DeadOperation], *, dry_run: bool, actor: str) -> Replayed:
-        """Retry these, or with `dry_run` return those whose status allows it: if what they move is still there shows only
-        then. Safe to repeat."""
-        retried: list[UUID] = []
-        kept: list[UUID] = []
-        for one in dead:
-            done = await self._retry(one.operation, dry_run=dry_run, actor=actor)
-            (retried if done else kept).append(one.operation.id)
+        """Retry these, or with `dry_run` return those that would be retried now, after each other. Safe to repeat."""
+        if dry_run:
+            done = await self._letters.preview_retries(dead)
+        else:
+            done = [await self._retry(one.operation, actor=actor) for one in dead]
+        ids = [one.operation.id for one in dead]
+        retried = [one for one, is_retried in zip(ids, done, strict=True) if is_retried]
+        kept = [one for one, is_retried in zip(ids, done, strict=True) if not is_retried]
         if not dry_run:
             await self.remove_notes(retried)
         return Replayed(retried, kept)
@@ -93,9 +94,7 @@ class DeadOperationReplay:
         """Remove the notes about these operations from the dead-letter stream. While Redis is away they stay."""
         await _remove_notes(self._notes, ids)
 
-    async def _retry(self, operation: Operation, *, dry_run: bool, actor: str) -> bool:
-        if dry_run:
-            return OperationStatus.PENDING in TRANSITIONS_OF_OPERATIONS[operation.status]
+    async def _retry(self, operation: Operation, *, actor: str) -> bool:
         try:
             await self._intake.retry(
                 operation.id, account_id=operation.account_id, actor=actor, version=operation.version

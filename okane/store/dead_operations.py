@@ -17,7 +17,7 @@ from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
 
-SQL = sql_files.load_statements("dead_operations.sql")
+SQL = sql_files.load_statements("dead_operations.sql", blocks_of="operations.sql")
 _LAST = UUID(int=2**128 - 1)
 
 
@@ -70,6 +70,24 @@ class DeadOperationStore:
     async def find_many(self, ids: Sequence[UUID]) -> Sequence[DeadOperation]:
         """Return those of these operations that were given up, in no order."""
         return [_read(row) for row in await self._session.fetch_repeatable(SQL["some"], {"ids": list(ids)})]
+
+    async def preview_retries(self, dead: Sequence[DeadOperation]) -> Sequence[bool]:
+        """Return for each of these whether `OperationStore.retry` would retry it, called for all in this order now."""
+        parameters = {
+            "ids": [one.operation.id for one in dead],
+            "versions": [one.operation.version for one in dead],
+        }
+        found = {row[0]: row[1:] for row in await self._session.fetch_repeatable(SQL["retries"], parameters)}
+        left = dict[tuple[UUID, bool], int]()
+        retried = list[bool]()
+        for one in dead:
+            # One that was named before has another version by then.
+            payment_id, is_refund, takes, room = found.pop(one.operation.id, (one.operation.payment_id, False, None, 0))
+            has = left.setdefault((payment_id, is_refund), room)
+            retried.append(takes is not None and takes <= has)
+            if retried[-1]:
+                left[payment_id, is_refund] = has - takes
+        return retried
 
     async def dismiss(
         self, *, ids: Sequence[UUID] | None = None, older_than: timedelta | None = None

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 from okane.cli import app
 from okane.errors import SetupError, StatusConflict
 from okane.lanes import operations_stream
-from okane.operation import Operation, OperationStatus
+from okane.operation import Operation, OperationKind, OperationStatus
+from okane.payment import Payment
 from okane.store import PaymentStore
 from okane.store.operations import OperationStore
 from streams import Consumer, Dead, DeadLetters, Inspector, Message, Outcome, Producer, connect
@@ -132,6 +133,8 @@ async def test_dead_refunds_are_replayed_with_their_reservation_and_purged(
         # What the second moves was refunded by another meanwhile.
         taken = await operations.get(ids[1])
         await operations.request(asked(taken.payment_id, REFUND, key="another"))
+        dry = await answered(command, "dead", "replay", "--operations", str(ids[0]), str(ids[1]), "--dry-run")
+        assert dry == {"retried": 1, "kept": 1, "dry_run": True}
         done = await answered(command, "dead", "replay", "--operations", str(ids[0]), str(ids[1]))
         assert done == {"retried": 1, "kept": 1, "dry_run": False}
         statuses = [(await operations.get(one)).status for one in ids]
@@ -189,6 +192,38 @@ async def test_what_needs_a_review_is_listed_shown_and_decided(
     assert isinstance(opposite.exception, StatusConflict)
     assert await text(command, "review", "ls") == "nothing needs a review\n"
     await assert_books_agree(database_url)
+
+
+async def test_a_dry_run_of_replayed_operations_says_exactly_what_the_run_does(
+    command: Command, payments: PaymentStore, operations: OperationStore
+) -> None:
+    paid, held, changed = (
+        await charged(payments, "paid"),
+        await authorized(payments, "held"),
+        await charged(payments, "x"),
+    )
+
+    async def spent(payment: Payment, kind: OperationKind, **more: object) -> UUID:
+        operation = (await operations.request(asked(payment.id, kind, key=str(uuid4()), **more))).operation
+        return await ended(operations, operation, OperationStatus.FAILED_FINAL, event="spent", reason="HTTP 503")
+
+    # Of 440: the second does not fit after the first, the third does, the fourth takes the rest.
+    dead = [await spent(paid, REFUND, amount_minor=amount) for amount in (300, 200, 100, 40)]
+    dead += [await spent(held, kind) for kind in (CAPTURE, VOID)]  # one at a time
+    review = (await operations.request(asked(changed.id, REFUND))).operation
+    dead.append(await ended(operations, review, OperationStatus.NEEDS_REVIEW, event="needs_review", reason="open"))
+    run = ("dead", "replay", "--operations", "--all")
+    dry, limited = await text(command, *run, "--dry-run"), await answered(command, *run, "--dry-run", "--limit", "2")
+    assert dry == "would retry 4, 3 kept: they need a review, or what they move is no longer there\n"
+    assert limited == {"retried": 1, "kept": 1, "dry_run": True}
+    twice = await answered(command, *run[:-1], str(dead[0]), str(dead[0]), "--dry-run")
+    assert twice == {"retried": 1, "kept": 1, "dry_run": True}
+    assert [(await operations.get(one)).status for one in dead] == [*["failed_final"] * 6, "needs_review"]
+    assert await text(command, *run) == dry.replace("would retry", "retried")
+    statuses = [(await operations.get(one)).status for one in dead]
+    assert [one for one, status in zip(dead, statuses, strict=True) if status == "pending"] == [
+        *(dead[0], dead[2], dead[3], dead[4])
+    ]
 
 
 async def status_shows_them(command: Command) -> None:

@@ -32,3 +32,17 @@ WHERE o.dead_at IS NOT NULL AND o.status <> 'needs_review'
   AND (%(ids)s::uuid[] IS NULL OR o.id = ANY (%(ids)s::uuid[]))
   AND (%(older_than_ms)s::bigint IS NULL OR o.dead_at < now() - %(older_than_ms)s::bigint * interval '1 millisecond')
 RETURNING o.id
+
+-- name: retries
+-- What a retry of these operations, in these versions, would take: of the amount that their payment has left for refunds, or
+-- of its one place for a capture or void. One that cannot be retried takes nothing, and has no `takes`. One snapshot for all;
+-- `retry` decides by the same conditions, one by one.
+SELECT o.id, o.payment_id, o.kind = 'refund',
+       CASE WHEN {is_retryable} AND o.version = w.version
+            THEN CASE WHEN o.status <> 'failed_final' THEN 0 WHEN o.kind = 'refund' THEN o.amount_minor ELSE 1 END END AS takes,
+       CASE WHEN o.kind <> 'refund' THEN (p.status = 'authorized' AND NOT {has_open_operation})::integer
+            WHEN p.status = 'success' THEN {refund_room}
+            ELSE 0 END AS room
+FROM unnest(%(ids)s::uuid[], %(versions)s::integer[]) AS w (id, version)
+CROSS JOIN LATERAL (SELECT * FROM operations WHERE id = w.id LIMIT 1) o
+CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = o.payment_id LIMIT 1) p

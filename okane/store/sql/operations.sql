@@ -327,7 +327,7 @@ CASE WHEN {ended_calls} < o.attempts THEN now() + %(late_ms)s::bigint * interval
 
 -- name: room
 -- What a payment has left for another operation.
-SELECT p.status, coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0)
+SELECT p.status, {refund_room}
 FROM payments p
 WHERE p.id = %(payment_id)s::uuid
 
@@ -385,14 +385,22 @@ WITH canceled AS (
 ), {moved}
 SELECT * FROM canceled
 
+-- name: is_retryable
+-- One whose money is known to have moved is not tried again, unless the provider has declined it. Not a statement: others
+-- include it.
+(o.status = 'failed_retryable' OR o.status = 'failed_final' AND (o.provider_ref IS NULL OR o.decline_code IS NOT NULL))
+
+-- name: refund_room
+-- The amount that a payment has left for refunds. Not a statement: others include it.
+(coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0))
+
 -- name: retry
 -- The manual retry. A final failure has given its reservation back: without room for it there is no retry. A declined
--- operation gets a new provider key, as a payment does. One whose money is known to have moved is not tried again.
+-- operation gets a new provider key, as a payment does.
 WITH it AS MATERIALIZED (
     SELECT o.id, o.payment_id, o.kind, o.amount_minor, o.status
     FROM operations o
-    WHERE o.id = %(id)s AND {of_account} AND {as_seen}
-      AND (o.status = 'failed_retryable' OR o.status = 'failed_final' AND (o.provider_ref IS NULL OR o.decline_code IS NOT NULL))
+    WHERE o.id = %(id)s AND {of_account} AND {as_seen} AND {is_retryable}
     FOR NO KEY UPDATE
 ), reserved AS (
     UPDATE payments p
@@ -404,8 +412,7 @@ WITH it AS MATERIALIZED (
     FROM it
     WHERE p.id = it.payment_id AND it.status = 'failed_final'
       AND CASE WHEN it.kind = 'refund'
-               THEN p.status = 'success'
-                    AND coalesce(p.amount_captured, p.amount_minor) - coalesce(p.refund_reserved, 0) >= it.amount_minor
+               THEN p.status = 'success' AND {refund_room} >= it.amount_minor
                ELSE p.status = 'authorized' AND NOT {has_open_operation} END
     RETURNING p.id, p.version, it.kind || '_requested' AS event, p.status, p.attempts, it.id AS operation_id
 ), again AS (
