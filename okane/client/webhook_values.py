@@ -58,7 +58,8 @@ class PaymentSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationSnapshot:
-    """A refund or a capture after its outcome. A thin event has the `id` only. `metadata` is None too if it has over 2 kB."""
+    """A refund, a capture or a void after its outcome. A thin event has the `id` only. `metadata` is None too if it has over
+    2 kB."""
 
     id: UUID
     status: str | None = None
@@ -111,7 +112,8 @@ class DisputeSnapshot:
 class WebhookEvent:
     """One event, as an endpoint receives it. `document` is the whole body; `payment` is None for other events.
 
-    `refund` is that of `refund.*`, `capture` that of `payment.capture_failed`, `dispute` that of `dispute.*`.
+    `refund` is that of `refund.*`, `capture` that of `payment.capture_failed`, `dispute` that of `dispute.*`. A
+    `payment.late_result` or `payment.review_required` about a refund, capture or void has it, too.
 
     The same `id` may arrive again: take each once. Of one payment, the highest `payment.version` is the newest.
     """
@@ -125,6 +127,7 @@ class WebhookEvent:
     document: Document = field(repr=False)
     refund: OperationSnapshot | None = None
     capture: OperationSnapshot | None = None
+    void: OperationSnapshot | None = None
     dispute: DisputeSnapshot | None = None
 
     @classmethod
@@ -141,7 +144,7 @@ class WebhookEvent:
             dispute=DisputeSnapshot.of(document["data"]["dispute"]) if "dispute" in document["data"] else None,
             **{
                 name: OperationSnapshot.of(document["data"][name])
-                for name in ("refund", "capture")
+                for name in ("refund", "capture", "void")
                 if name in document["data"]
             },
         )

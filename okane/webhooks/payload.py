@@ -89,18 +89,25 @@ def _with_payment(head: str, row: EventRow, metadata: str) -> bytes:
         f'"idempotency_key":{_quoted(row.idempotency_key)},{metadata},'
         f'"created_at":"{to_text(row.created_at)}","updated_at":"{to_text(event.at)}"'
     )
-    shown = _shown(row)
+    shown, beside = _shown(row), ""
     if shown is not None:
-        return f'{head},"data":{{"payment":{{{document}}},"{shown.kind}":{_operation(shown, row)}}}}}'.encode()
-    if row.dispute is not None:
-        return f'{head},"data":{{"payment":{{{document}}},"dispute":{_dispute(row.dispute)}}}}}'.encode()
+        beside = f',"{shown.kind}":{_operation(shown, row)}'
+    elif row.dispute is not None:
+        beside = f',"dispute":{_dispute(row.dispute)}'
+    if not beside or (shown is not None and shown.event in _OF_THE_PAYMENT_TOO):
+        document += _outcome(row)
+    return f'{head},"data":{{"payment":{{{document}}}{beside}}}}}'.encode()
+
+
+def _outcome(row: EventRow) -> str:
+    document = ""
     if row.operation is not None and row.operation.event == "captured":
         document += f',"amount_captured":{row.operation.amount_minor}'
     if row.decline_code is not None:
         document += f',"decline_code":{_quoted(row.decline_code)}'
     if row.reason is not None:
         document += f',"reason":{_quoted(row.reason)}'
-    return f'{head},"data":{{"payment":{{{document}}}}}}}'.encode()
+    return document
 
 
 # The status of an operation after an event that has its document.
@@ -108,7 +115,10 @@ _STATUSES: Mapping[str, str] = {
     "refunded": "success",
     "refund_failed": "failed_final",
     "capture_failed": "failed_final",
+    "late_result": "needs_review",
+    "needs_review": "failed_final",  # okane's own void, of an authorization that may last
 }
+_OF_THE_PAYMENT_TOO = frozenset({"late_result", "needs_review"})
 
 
 def _shown(row: EventRow) -> ReportedOperation | None:

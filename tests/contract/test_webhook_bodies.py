@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -119,6 +119,28 @@ def test_the_outcome_of_an_operation_is_as_described(type_: EventType, more: dic
     # The payment itself was not declined.
     assert {"reason", "decline_code"}.isdisjoint(data["payment"])
     assert (data[name]["last_error"], data[name]["decline_code"]) == ("refused", "expired")
+
+
+@pytest.mark.parametrize("kind", ["refund", "capture", "void"])
+@pytest.mark.parametrize(
+    ("type_", "event", "status"),
+    [
+        (EventType.LATE_RESULT, "late_result", "needs_review"),
+        (EventType.REVIEW_REQUIRED, "late_result", "needs_review"),
+        (EventType.REVIEW_REQUIRED, "needs_review", "failed_final"),
+    ],
+)
+def test_a_late_result_of_an_operation_has_the_operation_beside_the_payment(
+    type_: EventType, event: str, status: str, kind: str
+) -> None:
+    operation = replace(reported(EventType.REFUND_SUCCEEDED, decline_code=None), kind=kind, event=event)
+    one = row(type_, operation=operation, reason="late success")
+    data = check(type_, payload.body(one, Format()))["data"]
+    assert set(data) == {"payment", kind}
+    assert (data[kind]["id"], data[kind]["status"], data[kind]["amount"]) == (str(UUID(int=9)), status, 40)
+    assert data[kind]["last_error"] == data["payment"]["reason"] == "late success"
+    thin = check(type_, payload.body(one, Format("thin")))["data"]
+    assert thin[kind] == {"id": str(UUID(int=9))}
 
 
 @pytest.mark.parametrize("type_", [EventType.DISPUTE_OPENED, EventType.DISPUTE_CLOSED])

@@ -121,6 +121,11 @@ def test_an_event_of_a_refund_has_the_refund_beside_its_payment() -> None:
     assert event.capture is not None
     assert (str(event.capture.id), event.capture.amount, event.refund) == (REFUND["id"], None, None)
 
+    body = body_of(type="payment.late_result", data={"payment": SNAPSHOT, "void": {**REFUND, "status": "needs_review"}})
+    event = verify(signed(body, SECRET), body, SECRET)
+    assert event.void is not None
+    assert (str(event.void.id), event.void.status, event.capture) == (REFUND["id"], "needs_review", None)
+
 
 def test_an_event_of_a_dispute_has_the_dispute_beside_its_payment() -> None:
     dispute = {"id": str(PAYMENT), "status": "lost", "amount": 40, "due_by": "2026-03-18T23:59:59.000000Z"}

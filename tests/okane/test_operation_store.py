@@ -578,6 +578,24 @@ async def test_final_outcomes_are_recorded_for_webhooks(
     ]
 
 
+async def test_late_results_of_operations_are_recorded_and_a_new_review_as_such(
+    store: OperationStore, payments: PaymentStore, database_url: str
+) -> None:
+    await execute(database_url, "INSERT INTO webhook_accounts VALUES (%s)", ["default"])
+    payment, held = await charged(payments), await authorized(payments, "held")
+    refund = await done(store, asked(payment.id), S.FAILED_FINAL, event="spent")
+    captures = [await done(store, asked(held.id, CAPTURE, key), S.FAILED_FINAL, event="spent") for key in ("1", "2")]
+    await done(store, asked(held.id, VOID, "void"))
+    await rows(database_url, "DELETE FROM webhook_outbox RETURNING 1")
+    for one in (refund, *captures):
+        assert await store.record_late(outcome(one), once=True) is S.NEEDS_REVIEW
+    assert await rows(database_url, "SELECT type, payment_ids[1] FROM webhook_outbox ORDER BY xid") == [
+        ("payment.late_result", payment.id),
+        ("payment.review_required", held.id),  # the void had let it go
+        ("payment.late_result", held.id),
+    ]
+
+
 async def test_a_request_that_dies_between_its_statements_leaves_nothing_or_all(
     database_url: str, store: OperationStore, payments: PaymentStore
 ) -> None:

@@ -194,10 +194,11 @@ class PaymentSnapshot(TypedDict):
 
 
 class OperationSnapshot(TypedDict):
-    """A refund or a capture after its outcome. Members that are not set are left out, metadata too if it has over 2 kB."""
+    """A refund, a capture or a void after its outcome. Members that are not set are left out, metadata too if it has over
+    2 kB."""
 
     id: UUID
-    status: Literal["success", "failed_final"]
+    status: Literal["success", "failed_final", "needs_review"]
     amount: Annotated[int, Field(gt=0, description="in minor units of the currency")]
     currency: Currency
     created_at: datetime
@@ -206,7 +207,7 @@ class OperationSnapshot(TypedDict):
     idempotency_key: NotRequired[str]
     reason: NotRequired[Annotated[str, Field(description="of the request")]]
     decline_code: NotRequired[Annotated[str, Field(description="why the provider declined, in its words")]]
-    last_error: NotRequired[Annotated[str, Field(description="why it has failed")]]
+    last_error: NotRequired[Annotated[str, Field(description="why it has failed, or needs a review")]]
 
 
 class DisputeSnapshot(TypedDict):
@@ -229,7 +230,7 @@ class ThinDispute(TypedDict):
 
 
 class ThinOperation(TypedDict):
-    """The id of a refund or a capture, for endpoints with `\"payload\": \"thin\"`."""
+    """The id of a refund, a capture or a void, for endpoints with `\"payload\": \"thin\"`."""
 
     id: UUID
 
@@ -245,8 +246,27 @@ class OfPayment(TypedDict):
     """The subject of an event of a payment."""
 
     payment: PaymentSnapshot | ThinPayment
-    refund: NotRequired[Annotated[OperationSnapshot | ThinOperation, Field(description="of `refund.*`")]]
-    capture: NotRequired[Annotated[OperationSnapshot | ThinOperation, Field(description="of `payment.capture_failed`")]]
+    refund: NotRequired[
+        Annotated[
+            OperationSnapshot | ThinOperation,
+            Field(description="of `refund.*`, and of `payment.late_result` about a refund"),
+        ]
+    ]
+    capture: NotRequired[
+        Annotated[
+            OperationSnapshot | ThinOperation,
+            Field(
+                description="of `payment.capture_failed`, and of `payment.late_result` and `payment.review_required` about a "
+                "capture"
+            ),
+        ]
+    ]
+    void: NotRequired[
+        Annotated[
+            OperationSnapshot | ThinOperation,
+            Field(description="of `payment.late_result` and `payment.review_required` about a void"),
+        ]
+    ]
     dispute: NotRequired[Annotated[DisputeSnapshot | ThinDispute, Field(description="of `dispute.*`")]]
 
 

@@ -293,15 +293,16 @@ sums AS MATERIALIZED (
     FROM sums s
     WHERE p.id = s.payment_id
     RETURNING p.id, p.version - s.number AS version_before, p.account_id, p.status, p.attempts, s.operation_ids, s.events,
-              s.reasons
+              s.reasons, p.status = 'needs_review' AND p.dead_at = now() AS is_new_review
 ), changed AS MATERIALIZED (
-    SELECT p.id, p.version_before + e.place::integer AS version, p.account_id, p.status, p.attempts, e.event, e.reason,
-           e.operation_id
+    SELECT p.id, p.version_before + e.place::integer AS version, p.account_id, p.status, p.attempts, e.event AS logged_as,
+           CASE WHEN p.is_new_review THEN p.status ELSE e.event END AS event,  -- for the outbox
+           e.reason, e.operation_id
     FROM paid p
     CROSS JOIN LATERAL unnest(p.operation_ids, p.events, p.reasons) WITH ORDINALITY AS e (operation_id, event, reason, place)
 ), logged AS (
     INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason, operation_id)
-    SELECT id, version, event, status, attempts, %(actor)s::text, reason, operation_id FROM changed
+    SELECT id, version, logged_as, status, attempts, %(actor)s::text, reason, operation_id FROM changed
 ), {outboxed}
 
 -- name: status_after
