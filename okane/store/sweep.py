@@ -15,14 +15,17 @@ from uuid import UUID
 
 import psycopg
 
+from okane.payment import Status
 from okane.store import sql_files
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id, milliseconds
 
-SQL = sql_files.load_statements("sweep.sql")
+SQL = sql_files.load_statements("sweep.sql", blocks_of="payments.sql")
 WINDOW = 2000  # rows read in one statement: some ten milliseconds
 LONGEST_QUEUE = timedelta(minutes=5)  # assumed of a lane at most: its oldest entry may be one that no worker can handle
+AuthorizationPlace = tuple[str, str, UUID]  # in the index of rare statuses: account, status, payment
+_LAST_OF_ACCOUNT = ("unknown", UUID(int=2**128 - 1))  # the last status by name; `authorized` is the first
 ALL_LANES = ""  # the cursor of the first scan: no lane has an open payment before it
 
 
@@ -47,6 +50,15 @@ class MarkResult:
 
     lost: int
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPage:
+    """A page of the search for authorizations without a look: how many got one, and the place to go on from, None at the
+    end."""
+
+    planned: int
+    place: AuthorizationPlace | None
 
 
 class SweepStore:
@@ -93,6 +105,18 @@ class SweepStore:
         early_ms = milliseconds(self._grace) if by_retry_at else 0
         parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit, "early_ms": early_ms}
         return [WakeUp(*row) for row in await self._session.fetch(SQL["sweep_due"], parameters)]
+
+    async def plan_authorizations(self, after: AuthorizationPlace | None) -> PlannedPage:
+        """Give the authorizations of one page without a time of their next look such a time. `after` None: the first page."""
+        account_id, status, payment_id = after or ("", "", UUID(int=0))
+        wanted = {"account_id": account_id, "status": status, "id": payment_id, "limit": WINDOW}
+        [(planned, read, *last)] = await self._session.fetch(SQL["sweep_authorizations"], wanted)
+        if read < WINDOW:
+            return PlannedPage(planned, None)
+        account_id, status, payment_id = last
+        # Behind its authorizations there is nothing to find in an account.
+        rest = (status, payment_id) if status == Status.AUTHORIZED else _LAST_OF_ACCOUNT
+        return PlannedPage(planned, (account_id, *rest))
 
     async def needs_sequencing(self) -> bool:
         """Return True if there may be changes without a position in the log of events: if any account has an endpoint."""

@@ -25,12 +25,14 @@ from okane.providers.base import (
     Unavailable,
     Unknown,
 )
+from okane.store import SweepStore, sweep
 from okane.store.operation_records import OperationClaim
 from okane.worker.lease_renewal import Lease
+from okane.worker.unplanned_authorizations import UnplannedAuthorizations
 from streams import Dead, Done, Message, Retry
 from tests.okane.charging import wake_up
 from tests.okane.operating import CAPTURE, REFUND, VOID, OperationDesk, operation_desk, operation_wake_up
-from tests.okane.stored_payments import execute
+from tests.okane.stored_payments import GRACE, execute
 
 __all__ = ["operation_desk"]
 
@@ -437,3 +439,37 @@ async def test_a_notice_that_comes_during_the_look_up_of_an_authorization_makes_
     await execute(operation_desk.url, "UPDATE payments SET sweep_at = now()", [])  # as the notice does
     await operation_desk.payments.plan_authorization_look_up(payment)
     assert await hours(operation_desk, payment_id) <= 0
+
+
+async def test_an_authorization_of_an_older_version_without_a_look_gets_one_within_a_day(
+    operation_desk: OperationDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of two: three authorizations of two accounts, and one that has a look already, among payments that failed."""
+    monkeypatch.setattr(sweep, "WINDOW", 2)
+    old = [await operation_desk.authorized(ends_in=None) for _ in range(2)]
+    old.append(await operation_desk.authorized(ends_in=timedelta(hours=10)))
+    planned = await operation_desk.authorized(ends_in=None)
+    operation_desk.provider.charges = lambda: Declined("no_money")
+    failed = [await operation_desk.captured() for _ in range(6)]
+    desk, reset = operation_desk, "UPDATE payments SET sweep_at = NULL, account_id = %s WHERE id = ANY (%s)"
+    await execute(desk.url, reset, ["a", [*old[:1], *failed[:4]]])
+    await execute(desk.url, reset, ["b", [*old[1:], *failed[4:]]])
+    store = SweepStore(desk.url, grace=GRACE)
+    search = UnplannedAuthorizations(sweep_store=store)
+    assert await search.run_once(asyncio.Event()) == 3
+    assert await search.run_once(asyncio.Event()) == 0
+    assert [0 <= await hours(desk, one) <= 24 for one in old] == [True] * 3
+    assert await hours(desk, old[2]) <= 9.9  # its end is told
+    assert await hours(desk, planned) == 24
+    assert [await rests(desk, one) for one in failed] == [True] * 6
+    await store.aclose()
+    desk.provider.holds = lambda: Authorized("auth")
+    assert await looks_at(desk, old[0]) == 24
+    assert desk.provider.asked == ["look up auth"]
+
+
+async def rests(desk: OperationDesk, payment_id: UUID) -> bool:
+    """Return True if the sweep will not take the payment."""
+    async with await psycopg.AsyncConnection.connect(desk.url) as connection:
+        found = await connection.execute("SELECT sweep_at IS NULL FROM payments WHERE id = %s", [payment_id])
+        return await found.fetchall() == [(True,)]

@@ -96,6 +96,38 @@ RETURNING p.id, p.lane,
           p.execute_at IS NOT NULL AND p.status = 'pending' AND p.attempts = 0 AND p.sweeps = 1
           OR p.status IN ('failed_final', 'canceled', 'authorized') AS scheduled
 
+-- name: sweep_authorizations
+-- Read a page of the index of rare statuses after a place, and give the authorizations among them that have no time of their
+-- next look one within a day, or at their end. Returns how many, the number of rows, and the last of them.
+WITH page AS MATERIALIZED (
+    SELECT p.account_id, p.rare_status, p.id, p.sweep_at
+    FROM payments p
+    WHERE p.rare_status IS NOT NULL
+      AND (p.account_id, p.rare_status, p.id) > (%(account_id)s::text, %(status)s::text, %(id)s::uuid)
+    ORDER BY p.account_id, p.rare_status, p.id
+    LIMIT %(limit)s::bigint
+), unplanned AS MATERIALIZED (
+    SELECT p.id
+    FROM payments p
+    WHERE p.id IN (SELECT g.id FROM page g WHERE g.rare_status = 'authorized' AND g.sweep_at IS NULL)
+      AND p.status = 'authorized' AND p.sweep_at IS NULL
+    ORDER BY p.id
+    FOR NO KEY UPDATE SKIP LOCKED
+), planned AS (
+    UPDATE payments p
+    SET sweep_at = least({void_due_at}, now() + random() * interval '1 day'),
+        sweeps = 0
+    FROM unplanned u
+    WHERE p.id = u.id
+    RETURNING p.id
+)
+SELECT (SELECT count(*) FROM planned), (SELECT count(*) FROM page), l.account_id, l.rare_status, l.id
+FROM (SELECT 1) one
+LEFT JOIN LATERAL (
+    SELECT g.account_id, g.rare_status, g.id FROM page g
+    ORDER BY g.account_id DESC, g.rare_status DESC, g.id DESC LIMIT 1
+) l ON true
+
 -- name: sweep_webhooks
 -- Whether there may be changes without a position in the log of events: two looks at empty tables without webhooks.
 SELECT EXISTS (SELECT FROM webhook_accounts) OR EXISTS (SELECT FROM webhook_outbox)
