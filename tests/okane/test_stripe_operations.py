@@ -83,7 +83,7 @@ def told(kind: OperationKind, document: object, status: int = 200) -> list[Opera
     ],
 )
 def test_an_operation_is_one_post_under_its_own_key(operation: Operation, path: str, body: str) -> None:
-    raw = REQUESTS.operation(operation, "pi_1", amount=440, authorization=KEY)
+    raw = REQUESTS.operation(operation, "pi_1", key="ok-1", amount=440, authorization=KEY)
     head, _, sent = raw.decode().partition("\r\n\r\n")
     lines = head.split("\r\n")
     assert lines[0] == f"POST /v1/{path} HTTP/1.1"

@@ -7,7 +7,7 @@ says "not found" only after it has read the whole list of the time in question.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -195,18 +195,57 @@ class StripeProvider(HttpProvider):
             return _NO_REFERENCE
         if (authorization := self._authorization()) is None:
             return _NO_KEY
-        request = self._requests.operation(operation, ref, amount=amount, authorization=authorization)
-        answer = self._seen(await self._http.call(request, repeatable=False, max_answer_bytes=MAX_INTENT_BYTES))
+        due_s = self._loop.time() + self._traits.timeout.total_seconds()
+
+        async def post(key: str) -> HttpResponse | Unavailable | Unknown:
+            request = self._requests.operation(operation, ref, key=key, amount=amount, authorization=authorization)
+            sent = self._http.call(request, repeatable=False, due_s=due_s, max_answer_bytes=MAX_INTENT_BYTES)
+            return self._seen(await sent)
+
+        answer = await post(operation.provider_key)
         if not isinstance(answer, HttpResponse):
             return answer
-        return parse_operation_answer(answer, operation, payment, now=datetime.now(UTC))
+        result = parse_operation_answer(answer, operation, payment, now=datetime.now(UTC))
+        if not (is_saved(answer) and isinstance(result, Unknown)) or result.at_once:
+            return result
+        # Stripe repeats a saved failure while it keeps the key.
+        failure = replace(result, is_neutral=True)
+        if operation.kind is OperationKind.REFUND:
+            return failure
+        return await self._operate_anew(operation, payment, failure, post, due_s)
 
-    async def look_up_operation(self, operation: Operation, payment: Payment, *, may_execute: bool) -> OperationLookUp:
+    async def _operate_anew(
+        self,
+        operation: Operation,
+        payment: Payment,
+        failure: Unknown,
+        post: Callable[[str], Awaitable[HttpResponse | Unavailable | Unknown]],
+        due_s: float,
+    ) -> OperationResult:
+        """Capture or cancel under a key of this attempt's own, unless the PaymentIntent shows that it has been done.
+
+        Stripe does either once for each PaymentIntent, under whatever keys: a first call that is executed after all makes
+        this one fail with the state that it has brought about. Whatever does not tell the state leaves the outcome open.
+        """
+        found = await self.look_up_operation(operation, payment, may_execute=False, due_s=due_s)
+        if not isinstance(found, NotFound):
+            return failure if isinstance(found, Unavailable) else found
+        answer = await post(f"{operation.provider_key}:{operation.attempts}")
+        result = (
+            parse_operation_answer(answer, operation, payment, now=datetime.now(UTC))
+            if isinstance(answer, HttpResponse)
+            else answer
+        )
+        return failure if isinstance(result, Unavailable) else result
+
+    async def look_up_operation(
+        self, operation: Operation, payment: Payment, *, may_execute: bool, due_s: float | None = None
+    ) -> OperationLookUp:
         """Look a capture or void up by its PaymentIntent, a refund by its id or in the PaymentIntent's list of refunds.
 
         It never executes anything. No failure of Stripe or the network raises.
         """
-        due_s = self._loop.time() + self._traits.timeout.total_seconds()
+        due_s = due_s or self._loop.time() + self._traits.timeout.total_seconds()
         if (ref := reference_of(payment)) is None:
             return _NO_REFERENCE
         if operation.kind is not OperationKind.REFUND:

@@ -40,8 +40,9 @@ class StripeRequests:
         head = f"{self._post}{authorization}Idempotency-Key: {payment.provider_key}\r\nContent-Length: {len(body)}"
         return f"{head}\r\n\r\n{body}".encode("ascii")
 
-    def operation(self, operation: Operation, ref: str, *, amount: int, authorization: str) -> bytes:
-        """Return the POST that captures, cancels or refunds the PaymentIntent `ref`. `amount` is in Stripe's units."""
+    def operation(self, operation: Operation, ref: str, *, key: str, amount: int, authorization: str) -> bytes:
+        """Return the POST that captures, cancels or refunds the PaymentIntent `ref` under `key`. `amount` is in Stripe's
+        units."""
         if operation.kind is OperationKind.CAPTURE:
             path, body = f"{self._intents}/{_quoted(ref)}/capture", f"amount_to_capture={amount:d}"
         elif operation.kind is OperationKind.VOID:
@@ -53,7 +54,7 @@ class StripeRequests:
                 f"&metadata[payment_id]={operation.payment_id}&metadata[operation_id]={operation.id}"
                 f"&metadata[operation_key]={_quoted(operation.provider_key)}"
             )
-        head = f"POST {path}{self._form}{authorization}Idempotency-Key: {operation.provider_key}\r\n"
+        head = f"POST {path}{self._form}{authorization}Idempotency-Key: {key}\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("ascii")
 
     def cancel(self, ref: str, *, authorization: str) -> bytes:
