@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -32,7 +32,8 @@ def measure(system: System, charged: Provider, options: ConsoleBenchOptions) -> 
     fill_everything(url, options.payments, events=min(_EVENTS, options.payments))
     with served(system, charged, options, database_url=url) as console, console.visiting() as visitor:
         _measure_all(found, "pages", visitor, _pages(console, options), options.requests)
-        _measure_all(found, "searches", visitor, _searches(options.payments), min(options.requests, _SEARCHES))
+        bounded = {name: itertools.cycle(paths) for name, paths in searches(options.payments).items()}
+        _measure_all(found, "searches", visitor, bounded, min(options.requests, _SEARCHES))
     system.drop_database(url)
     found.note(f"{options.payments:,} payments; from the request to the last byte of the answer, one at a time, warm")
     return found.part()
@@ -59,9 +60,14 @@ def _pages(console: ServedConsole, options: ConsoleBenchOptions) -> Mapping[str,
         share = min(100.0, 200 * count / options.payments + 1)
         some = connection.execute(_SOME, (share, count)).fetchall()
         [endpoint] = connection.execute(_ENDPOINT).fetchone() or [""]
+    return {name: itertools.cycle(paths) for name, paths in pages(some, endpoint, options.payments).items()}
+
+
+def pages(some: Sequence[tuple[str, str]], endpoint: str, payments: int) -> Mapping[str, Sequence[str]]:
+    """Return the addresses of each kind of page among so many payments, of which `some` are ids and keys."""
     now = datetime.now(UTC)
-    hours = [now - timedelta(hours=1) - timedelta(seconds=options.payments / 10 * part / 24) for part in range(24)]
-    fixed = {
+    hours = [now - timedelta(hours=1) - timedelta(seconds=payments / 10 * part / 24) for part in range(24)]
+    return {
         "overview": ["/"],
         "payments, newest": ["/payments"],
         "payments, somewhere": [f"/payments?after={payment_id}" for payment_id, _ in some],
@@ -77,6 +83,10 @@ def _pages(console: ServedConsole, options: ConsoleBenchOptions) -> Mapping[str,
         "delayed": ["/streams/delayed"],
         "dead letters": ["/dead"],
         "reviews": ["/reviews"],
+        "disputes": ["/disputes"],
+        "disputes, somewhere": [f"/disputes?after={payment_id}" for payment_id, _ in some],
+        "disputes to answer": ["/disputes?status=needs_response", "/disputes?status=won&provider=http"],
+        "disputes of a payment": [f"/disputes?payment={payment_id}" for payment_id, _ in some],
         "providers": ["/providers"],
         "webhooks": ["/webhooks"],
         "endpoint": [f"/webhooks/{endpoint}"],
@@ -86,18 +96,18 @@ def _pages(console: ServedConsole, options: ConsoleBenchOptions) -> Mapping[str,
         "doctor": ["/doctor"],
         "audit": ["/audit"],
     }
-    return {name: itertools.cycle(paths) for name, paths in fixed.items()}
 
 
-def _searches(payments: int) -> Mapping[str, Iterator[str]]:
+def searches(payments: int) -> Mapping[str, Sequence[str]]:
+    """Return the addresses of the searches that read for a while, and then say how far they have come."""
     numbers = [payments * part // 20 for part in range(1, 21)]
-    fixed = {
+    return {
         "search by metadata": [f"/payments?q=metadata.order=A-{number}" for number in numbers],
         "search by reference": [f"/payments?q=ref:ch_{number}" for number in numbers],
         "search by amount": [f"/payments?currency=USD&amount_from={number % 400 + 100}.99" for number in numbers],
         "search by provider": ["/payments?provider=stripe"],
         "dead letters of a currency": ["/dead?currency=JPY", "/dead?currency=EUR&lane=low"],
         "dry run of a replay": ["/dead/replay?limit=500"],
+        "dry run of a purge": ["/dead/purge?limit=500"],
         "search for none": ["/payments?status=unknown&status=pending"],
     }
-    return {name: itertools.cycle(paths) for name, paths in fixed.items()}
