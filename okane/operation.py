@@ -111,7 +111,8 @@ class Operation:
 class NewOperation:
     """A request for an operation, validated. `amount_minor` None: all that is left. `currency` None: the payment's.
 
-    `fingerprint` is the SHA-256 of the request's meaning. `account_id` None: of any account (an operator asks).
+    `fingerprint` is the SHA-256 of the request's meaning. `account_id` None: of any account (an operator asks). `version` is
+    the one of the payment that a person has decided by; None: any.
     """
 
     payment_id: UUID
@@ -125,3 +126,4 @@ class NewOperation:
     metadata: Mapping[str, str] = field(default_factory=dict)
     request_id: str | None = None
     api_key: str | None = None
+    version: int | None = None

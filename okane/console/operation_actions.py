@@ -36,8 +36,7 @@ from okane.intake.operations import OperationIntake
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.payment import Payment, Status
 from okane.payment_id import parse_id
-from okane.store.operation_records import OperationFilter
-from okane.store.operations import OperationDecision, OperationLists
+from okane.store.operations import OperationDecision
 from okane.store.payment_details import PaymentDetails, PaymentDetailsStore
 
 _DECISIONS: Mapping[str, OperationDecision] = {
@@ -64,12 +63,10 @@ class OperationActions:
         *,
         details: PaymentDetailsStore,
         intake: OperationIntake,
-        lists: OperationLists,
     ) -> None:
         self._screen = screen
         self._details = details
         self._intake = intake
-        self._lists = lists
 
     async def capture(self, request: web.Request) -> web.StreamResponse:
         """`POST /payments/{id}/capture`: take all of the money that is held, or a part, and let the rest go."""
@@ -142,12 +139,9 @@ class OperationActions:
             seen = version_in(form)
             payment = (await self._read(request)).payment
             new = _new_operation(kind, payment, session, form, seen=seen)
-            if payment.version == seen:
-                refusal = self._intake.unsupported(new, payment)
-                if refusal is not None:
-                    raise _unprocessable(refusal.message[:1].upper() + refusal.message[1:])
-            elif not await self._is_made(new, session):
-                raise VersionConflict(payment.status, _DONE[kind], seen=seen, version=payment.version)
+            refusal = self._intake.unsupported(new, payment) if payment.version == seen else None
+            if refusal is not None:
+                raise _unprocessable(refusal.message[:1].upper() + refusal.message[1:])
             try:
                 receipt = await self._intake.request(new, actor=session.actor)
             except IdempotencyKeyReused:  # by another form of this version
@@ -161,11 +155,6 @@ class OperationActions:
             return _result(operation, text, f"requested {amount}")
 
         return await self._perform(request, run)
-
-    async def _is_made(self, new: NewOperation, session: Session) -> bool:
-        """Tell whether the key of a request has made an operation already."""
-        wanted = OperationFilter(idempotency_key=new.idempotency_key)
-        return bool((await self._lists.page(wanted, account_id=session.account_id, limit=1)).operations)
 
     async def _read(self, request: web.Request) -> PaymentDetails:
         payment_id = payment_id_in(request)
@@ -243,6 +232,7 @@ def _new_operation(kind: OperationKind, payment: Payment, session: Session, form
         currency=payment.currency,
         reason=reason,
         api_key=session.key or None,
+        version=seen,
     )
 
 

@@ -58,7 +58,6 @@ class PaymentScreen:
         session = session_of(request)
 
         async def run(form: Form) -> str:
-            await self._check_is_current(payment_id, session, form)
             done = await self._operations.cancel_payment(
                 payment_id, account_id=session.account_id, actor=session.actor, version=version_in(form)
             )
@@ -110,18 +109,6 @@ class PaymentScreen:
             return f"The decision is recorded: {payment.status}."
 
         return await self._perform(request, run)
-
-    async def _check_is_current(self, payment_id: UUID, session: Session, form: Form) -> None:
-        """Raise VersionConflict if the money of a payment is held, and it is not as the person has seen it.
-
-        A cancel of any other payment checks the version by itself; of this one it is the request for another row.
-        """
-        details = await self._details.read(payment_id, account_id=session.account_id)
-        if details is None:
-            raise PaymentNotFound(str(payment_id))
-        seen, payment = version_in(form), details.payment
-        if payment.status is Status.AUTHORIZED and payment.version != seen:
-            raise VersionConflict(payment.status, "canceled", seen=seen, version=payment.version)
 
     async def _check_is_own(
         self, payment_id: UUID, session: Session, form: Form, action: str, *, reason: str | None = None

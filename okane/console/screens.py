@@ -40,12 +40,7 @@ class Screens:
         turns = SearchTurns()
         self.payments = PaymentsScreen(services.lists, services.by_metadata, services.payments, turns)
         self.payment = PaymentScreen(services.details, services.intake, services.operations, services.inspector)
-        self.operations = OperationActions(
-            self.payment,
-            details=services.details,
-            intake=services.operations,
-            lists=services.operation_lists,
-        )
+        self.operations = OperationActions(self.payment, details=services.details, intake=services.operations)
         self.streams = StreamScreens(services.sampler, services.inspector)
         self.dead = DeadLetterScreens(services.dead_letters, services.replay, turns)
         self.reviews = ReviewsScreen(services.reviews)

@@ -76,7 +76,6 @@ class ConsoleServices:
     producer: Producer
     intake: PaymentIntake
     operations: OperationIntake
-    operation_lists: OperationLists
     replay: DeadLetterReplay
     reviews: ReviewStore
     disputes: DisputeLists
@@ -166,7 +165,6 @@ async def open_services(
             producer=producer,
             intake=intake,
             operations=operations,
-            operation_lists=operation_lists,
             replay=DeadLetterReplay(intake=intake, notes=DeadLetters(redis, stream)),
             reviews=keep(ReviewStore(database_url, timeout=STATEMENT_TIMEOUT)),
             disputes=keep(DisputeLists(database_url, timeout=STATEMENT_TIMEOUT)),

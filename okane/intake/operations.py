@@ -63,7 +63,7 @@ class OperationIntake:
 
     async def request(self, new: NewOperation, *, actor: str) -> OperationReceipt:
         """Write an operation, or find the one of an earlier request with this key. Raises PaymentNotFound, OperationRefused,
-        IdempotencyKeyReused, StoreUnavailable."""
+        VersionConflict, IdempotencyKeyReused, StoreUnavailable."""
         requested = await self._store.request(new, actor=actor)
         operation = requested.operation
         if not requested.created:
@@ -102,7 +102,7 @@ class OperationIntake:
             if error.status != Status.AUTHORIZED:
                 raise
         try:
-            return await self._void(payment_id, account_id=account_id, actor=actor)
+            return await self._void(payment_id, account_id=account_id, actor=actor, version=version)
         except OperationRefused as error:
             # What refused it may have ended before it was read: the void of another request, or a capture.
             if error.code not in ("payment_not_authorized", "operation_in_progress"):
@@ -116,8 +116,10 @@ class OperationIntake:
                 raise
         return await self._void(payment_id, account_id=account_id, actor=actor)  # a capture has failed meanwhile
 
-    async def _void(self, payment_id: UUID, *, account_id: str, actor: str) -> OperationReceipt:
-        """Request the void of a payment, or return the one under way. Raises OperationRefused."""
+    async def _void(
+        self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None
+    ) -> OperationReceipt:
+        """Request the void of a payment, or return the one under way. Raises OperationRefused, VersionConflict."""
         new = NewOperation(
             payment_id=payment_id,
             account_id=account_id,
@@ -125,6 +127,7 @@ class OperationIntake:
             # Each has a key of its own: what makes a repeat find the first is that a payment has one open operation.
             idempotency_key=f"void-{uuid4()}",
             fingerprint=VOID_MEANING,
+            version=version,
         )
         payment = await self._payments.get(payment_id, account_id=account_id)
         refusal = self.unsupported(new, payment)

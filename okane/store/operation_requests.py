@@ -15,6 +15,7 @@ from okane.errors import (
     PaymentNotFound,
     ReservationRefusal,
     StoreUnavailable,
+    VersionConflict,
 )
 from okane.operation import NewOperation, Operation, OperationKind, OperationStatus
 from okane.payment_id import PaymentId, cell_of
@@ -51,6 +52,7 @@ class _Refused:
     code: str
     left_minor: int
     payment_status: str
+    version: int
 
 
 class RequestStatements:
@@ -112,7 +114,7 @@ class RequestStatements:
             if row is not None and row[2]:
                 answers[place] = RequestedOperation(_made(asked.new, row), created=True)
             elif row is not None and row[1] is not None:
-                refused[place] = _Refused(row[1], row[3], row[8])
+                refused[place] = _Refused(row[1], row[3], row[8], row[10])
         missing = {place: asked for place, asked in chosen.items() if place not in answers}
         try:
             # A request that was refused may be the repeat of one that took what it asks for.
@@ -162,13 +164,14 @@ class RequestStatements:
             "api_keys": [new.api_key for new in news],
             "actors": [asked.actor for asked in chosen.values()],
             "overs": [asked.is_over for asked in chosen.values()],
+            "versions": [new.version for new in news],
             "grace_ms": milliseconds(self._grace),
         }
 
 
 def _made(new: NewOperation, row: Row) -> Operation:
     """Return the operation that a request has made; all but a few columns are known without reading it back."""
-    operation_id, _, _, _, account_id, currency, amount_minor, provider, _, created_at = row
+    operation_id, _, _, _, account_id, currency, amount_minor, provider, _, created_at, _ = row
     made_at: datetime = created_at
     return Operation(
         operation_id,
@@ -201,7 +204,9 @@ _CODES: Mapping[str, ReservationRefusal] = {
 }
 
 
-def _refusal(new: NewOperation, refused: _Refused | None) -> OperationRefused | PaymentNotFound:
+def _refusal(new: NewOperation, refused: _Refused | None) -> OperationRefused | PaymentNotFound | VersionConflict:
+    if refused is not None and refused.code == "payment_changed" and new.version is not None:
+        return VersionConflict(refused.payment_status, _DONE[new.kind], seen=new.version, version=refused.version)
     code = None if refused is None else _CODES.get(refused.code)
     if refused is None or code is None:
         return PaymentNotFound(str(new.payment_id))

@@ -83,6 +83,7 @@ class OperationStore(OperationTransitions):
         """Reserve what the operation moves in its payment's row, and write it; or return the one that its key has made.
 
         `actor` None: the store's. Raises PaymentNotFound, also for a payment of another account; OperationRefused;
+        VersionConflict if the payment has changed since the request's version of it, unless its key has made one already;
         IdempotencyKeyReused if the key belongs to an operation of another meaning.
         """
         return await self._requesting.submit(Asked(new, actor or self._actor))

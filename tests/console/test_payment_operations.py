@@ -33,7 +33,9 @@ async def store(database_url: str) -> AsyncIterator[OperationStore]:
 
 
 async def operations_of(console: Console, payment: Payment) -> list[Operation]:
-    return [*await console.services.operation_lists.of_payment(payment.id, account_id=ACCOUNT)]
+    details = await console.services.details.read(payment.id, account_id=ACCOUNT)
+    assert details is not None
+    return [*details.operations]
 
 
 async def page_of(browser: Browser, payment: Payment) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -594,6 +595,56 @@ async def test_late_results_of_operations_are_recorded_and_a_new_review_as_such(
         ("payment.review_required", held.id),  # the void had let it go
         ("payment.late_result", held.id),
     ]
+
+
+async def test_a_request_by_a_version_of_its_payment_is_refused_in_another(
+    store: OperationStore, payments: PaymentStore
+) -> None:
+    payment, held = await charged(payments), await authorized(payments, "held")
+    first = asked(payment.id, key="first", amount_minor=1, version=payment.version)
+    made = await store.request(first)
+    assert made.created
+    assert await store.request(first) == dataclasses.replace(made, created=False)  # a double click
+    with pytest.raises(VersionConflict, match="was decided by version 2, and is success in version 3"):
+        await store.request(dataclasses.replace(first, idempotency_key="second"))
+    await done(store, asked(held.id, CAPTURE, "failed"), S.FAILED_FINAL, event="declined")
+    for kind in (CAPTURE, VOID):
+        with pytest.raises(VersionConflict):
+            await store.request(asked(held.id, kind, f"old {kind}", version=held.version))
+    assert (await now(payments, payment)).refund_reserved == 1
+    assert (await now(payments, held)).open_operation is None
+
+
+async def test_a_request_by_a_version_sees_those_of_the_same_instant(
+    store: OperationStore, payments: PaymentStore, database_url: str
+) -> None:
+    other = OperationStore(database_url, actor="other", lease=LEASE, grace=GRACE)
+    for number in range(8):
+        payment = await charged(payments, str(number))
+        plain, by_version = (
+            asked(payment.id, key=f"{number} plain", amount_minor=1),
+            asked(payment.id, key=f"{number} seen", amount_minor=1, version=payment.version),
+        )
+        told, answer = await asyncio.gather(other.request(plain), store.request(by_version), return_exceptions=True)
+        assert isinstance(told, RequestedOperation)
+        requested = [event for event, *_ in await events(payments, payment) if event == "refund_requested"]
+        if isinstance(answer, VersionConflict):
+            assert len(requested) == 1
+        else:  # it came first
+            assert isinstance(answer, RequestedOperation)
+            assert len(requested) == 2
+            assert await first_requested(database_url, payment) == answer.operation.id
+    await other.aclose()
+
+
+async def first_requested(database_url: str, payment: Payment) -> UUID:
+    """Return the operation of the first request in the payment's history."""
+    [(operation_id,)] = await rows(
+        database_url,
+        "SELECT operation_id FROM payment_events WHERE event = 'refund_requested' "
+        f"AND payment_id = '{payment.id}' ORDER BY version LIMIT 1",
+    )
+    return UUID(str(operation_id))
 
 
 async def test_a_request_that_dies_between_its_statements_leaves_nothing_or_all(

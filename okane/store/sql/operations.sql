@@ -3,10 +3,11 @@
 -- Each payment stands in one statement once. A key that exists makes no operation, and a refused one changes nothing; the
 -- answer says why. An operation without a key is okane's own void of an authorization that is about to end.
 WITH held AS MATERIALIZED (
-    SELECT w.*, p.account_id AS account, p.status, p.attempts, {provider_of} AS provider, p.currency AS currency_of_payment,
+    SELECT w.*, p.account_id AS account, p.status, p.attempts, p.version, {provider_of} AS provider, p.currency AS currency_of_payment,
            coalesce(w.amount_minor, l.left_minor) AS amount, l.left_minor,
            CASE WHEN w.account_id <> p.account_id THEN 'payment_not_found'
                 WHEN w.currency <> p.currency THEN 'currency_mismatch'
+                WHEN w.seen <> p.version THEN 'payment_changed'
                 WHEN w.kind = 'refund' THEN
                     CASE WHEN p.status <> 'success' OR {provider_of} IS NULL THEN 'payment_not_captured'
                          WHEN l.left_minor <= 0 OR w.amount_minor > l.left_minor THEN 'refund_exceeds_captured' END
@@ -17,9 +18,9 @@ WITH held AS MATERIALIZED (
     FROM unnest(%(ids)s::uuid[], %(payment_ids)s::uuid[], %(account_ids)s::text[], %(kinds)s::text[], %(keys)s::text[],
                 %(fingerprints)s::bytea[], %(amounts_minor)s::bigint[], %(currencies)s::text[], %(reasons)s::text[],
                 %(metadata)s::jsonb[], %(request_ids)s::text[], %(api_keys)s::text[], %(actors)s::text[],
-                %(overs)s::boolean[])
+                %(overs)s::boolean[], %(versions)s::integer[])
          AS w (id, payment_id, account_id, kind, idempotency_key, fingerprint, amount_minor, currency, reason, metadata,
-               request_id, api_key, actor, is_over)
+               request_id, api_key, actor, is_over, seen)
     JOIN payments p ON p.id = w.payment_id
     CROSS JOIN LATERAL (
         SELECT CASE WHEN w.kind = 'refund'
@@ -60,7 +61,7 @@ WITH held AS MATERIALIZED (
     SELECT id, version, event, status, attempts, actor, reason, operation_id FROM reserved
 )
 SELECT h.id, h.refusal, h.id IN (SELECT g.id FROM granted g) AS is_made, h.left_minor, h.account, h.currency_of_payment,
-       h.amount, h.provider, h.status, now()
+       h.amount, h.provider, h.status, now(), h.version
 FROM held h
 
 -- name: has_open_operation

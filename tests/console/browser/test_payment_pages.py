@@ -109,7 +109,9 @@ async def test_a_refund_is_requested_without_a_mouse_and_followed_on_screen(
     await visitor.tab_to("Refund")
     await page.keyboard.press("Enter")
     await page.get_by_text("The refund of 1.50 USD is requested, and its wake-up is sent.").wait_for()
-    [refund] = await console.services.operation_lists.of_payment(payment.id, account_id=ACCOUNT)
+    details = await console.services.details.read(payment.id, account_id=ACCOUNT)
+    assert details is not None
+    [refund] = details.operations
     store = OperationStore(database_url, actor="worker-1", lease=LEASE, grace=GRACE)
     claim = await claim_of(store, refund.id)
     await page.get_by_text("refund claimed").wait_for()
