@@ -15,6 +15,7 @@ from okane.errors import OperationRefused, PaymentNotFound, StoreUnavailable
 from okane.operation import NewOperation, Operation, OperationKind
 from okane.payment import LATE_LOOK_UPS
 from okane.store import sql_files
+from okane.store.attempts import renew_leases, write_outcomes
 from okane.store.claims import ONLY_HTTP
 from okane.store.group_commit import GroupCommit
 from okane.store.operation_claims import OperationClaimStatements
@@ -136,47 +137,16 @@ class OperationStore(OperationTransitions):
         ]
 
     async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
-        ordered = sorted(batch)
-        found = await session.fetch(
-            BATCHED["renew"],
-            {
-                "ids": [operation_id for operation_id, _ in ordered],
-                "attempts": [attempt for _, attempt in ordered],
-                "lease_ms": milliseconds(self._lease),
-            },
-        )
-        held = {tuple(row) for row in found}
-        return [one in held for one in batch]
+        return await renew_leases(session, BATCHED["renew"], batch, {"lease_ms": milliseconds(self._lease)})
 
     async def _settle(self, session: Session, batch: Sequence[OperationSettlement]) -> Sequence[timedelta | None]:
-        ordered = sorted(batch, key=operator.attrgetter("operation_id.int"))
-        identity = {
-            "ids": [one.operation_id for one in ordered],
-            "attempts": [one.attempt for one in ordered],
-            "statuses": [one.status.value for one in ordered],
-        }
-        written = await session.fetch(
-            BATCHED["settle"],
-            identity
-            | {
-                "events": [one.event for one in ordered],
-                "provider_refs": [one.provider_ref for one in ordered],
-                "decline_codes": [one.decline_code for one in ordered],
-                "reasons": [one.reason for one in ordered],
-                "calls": [one.call for one in ordered],
-                "delays_ms": [None if one.delay is None else milliseconds(one.delay) for one in ordered],
-                "providers": [one.provider for one in ordered],
-                "latencies_ms": [milliseconds(one.latency) for one in ordered],
-                "actor": self._actor,
-                "grace_ms": milliseconds(self._grace),
-                "late_ms": min(self._late_ms),
-            },
+        parameters = {"actor": self._actor, "grace_ms": milliseconds(self._grace), "late_ms": min(self._late_ms)}
+        return await write_outcomes(
+            session,
+            BATCHED,
+            batch,
+            parameters,
+            id_of=operator.attrgetter("operation_id"),
+            more_columns=lambda _ordered: {},
+            after=AFTER_SETTLE,
         )
-        if AFTER_SETTLE.armed:
-            await AFTER_SETTLE.hit()
-        ages_s = {(row[0], row[1]): row[2] for row in written}
-        if len(ages_s) < len(batch):
-            for operation_id, attempt, age_s in await session.fetch(BATCHED["settled_before"], identity):
-                ages_s.setdefault((operation_id, attempt), age_s)
-        ages = ((one.operation_id, one.attempt) for one in batch)
-        return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]

@@ -10,6 +10,7 @@ import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable, TimeOutOfRange
@@ -23,6 +24,7 @@ from okane.payment import (
 )
 from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
+from okane.store.attempts import renew_leases, write_outcomes
 from okane.store.claims import ONLY_HTTP, ClaimStatements
 from okane.store.database_clock import DatabaseClock
 from okane.store.group_commit import GroupCommit
@@ -230,55 +232,28 @@ class PaymentStore(RareTransitionStore):
         return [found.get(payment_id) for payment_id in ids]
 
     async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
-        ordered = sorted(batch)
-        found = await session.fetch(
-            BATCHED["renew"],
-            {
-                "ids": [payment_id for payment_id, _ in ordered],
-                "attempts": [attempt for _, attempt in ordered],
-                "lease_ms": milliseconds(self._lease),
-                "grace_ms": milliseconds(self._grace),
-            },
-        )
-        held = {tuple(row) for row in found}
-        return [one in held for one in batch]
+        parameters = {"lease_ms": milliseconds(self._lease), "grace_ms": milliseconds(self._grace)}
+        return await renew_leases(session, BATCHED["renew"], batch, parameters)
 
     async def _settle(self, session: Session, batch: Sequence[Settlement]) -> Sequence[timedelta | None]:
-        ordered = sorted(batch, key=operator.attrgetter("payment_id.int"))
-        identity = {
-            "ids": [one.payment_id for one in ordered],
-            "attempts": [one.attempt for one in ordered],
-            "statuses": [one.status for one in ordered],
-        }
-        written = await session.fetch(
-            BATCHED["settle"],
-            identity
-            | {
-                "events": [one.event for one in ordered],
-                "provider_refs": [one.provider_ref for one in ordered],
-                "decline_codes": [one.decline_code for one in ordered],
-                "reasons": [one.reason for one in ordered],
-                "calls": [one.call for one in ordered],
-                "delays_ms": [None if one.delay is None else milliseconds(one.delay) for one in ordered],
-                "providers": [one.provider for one in ordered],
-                "attempt_refs": [one.attempt_ref for one in ordered],
-                "next_actions": [_json(one.next_action) for one in ordered],
-                "captures_before": [one.capture_before for one in ordered],
-                "latencies_ms": [milliseconds(one.latency) for one in ordered],
-                "actor": self._actor,
-                "grace_ms": milliseconds(self._grace),
-                "late_ms": min(self._late_ms),
-            },
+        parameters = {"actor": self._actor, "grace_ms": milliseconds(self._grace), "late_ms": min(self._late_ms)}
+        return await write_outcomes(
+            session,
+            BATCHED,
+            batch,
+            parameters,
+            id_of=operator.attrgetter("payment_id"),
+            more_columns=_columns_of_payments,
+            after=AFTER_SETTLE,
         )
-        if AFTER_SETTLE.armed:
-            await AFTER_SETTLE.hit()
-        # By payment and attempt: one batch may hold two attempts of one payment, of which one has lost it.
-        ages_s = {(row[0], row[1]): row[2] for row in written}
-        if len(ages_s) < len(batch):
-            for payment_id, attempt, age_s in await session.fetch(BATCHED["settled_before"], identity):
-                ages_s.setdefault((payment_id, attempt), age_s)
-        ages = ((one.payment_id, one.attempt) for one in batch)
-        return [timedelta(seconds=ages_s[key]) if key in ages_s else None for key in ages]
+
+
+def _columns_of_payments(ordered: Sequence[Settlement]) -> Mapping[str, Any]:
+    return {
+        "attempt_refs": [one.attempt_ref for one in ordered],
+        "next_actions": [_json(one.next_action) for one in ordered],
+        "captures_before": [one.capture_before for one in ordered],
+    }
 
 
 def _key(new: NewPayment) -> tuple[str, str]:
