@@ -379,6 +379,22 @@ async def test_a_capture_that_is_found_after_a_void_needs_a_review(
     assert (await events(payments, payment))[-1][:2] == ("late_result", Status.NEEDS_REVIEW)
 
 
+async def test_no_more_than_the_part_of_a_found_capture_can_be_refunded_after_the_decision(
+    store: OperationStore, payments: PaymentStore
+) -> None:
+    payment = await authorized(payments)
+    capture = await done(store, asked(payment.id, CAPTURE, amount_minor=300), S.FAILED_FINAL, event="spent")
+    await done(store, asked(payment.id, VOID, "void"))
+    assert await store.record_late(outcome(capture), once=True) is S.NEEDS_REVIEW
+    decided = await payments.resolve(
+        payment.id, account_id=None, decision=Status.SUCCESS, reason="seen", provider_ref=None, actor="operator"
+    )
+    assert (decided.amount_captured, decided.refundable_minor) == (300, 300)
+    with pytest.raises(OperationRefused, match="300 of the captured amount is left"):
+        await store.request(asked(payment.id, key="too much", amount_minor=301))
+    assert (await store.request(asked(payment.id, key="rest"))).operation.amount_minor == 300
+
+
 async def test_an_open_refund_can_be_canceled(store: OperationStore, payments: PaymentStore) -> None:
     payment = await charged(payments)
     refund = (await store.request(asked(payment.id))).operation

@@ -157,14 +157,14 @@ async def test_a_refund_that_comes_back_is_counted_once_however_often_it_is_trie
 async def test_a_capture_beside_a_void_and_the_decision_about_its_payment_are_one_movement(
     command: Command, database_url: str, events: tuple[str, str], kind: str
 ) -> None:
-    found = Row(accepted=NOON, amount=500).event("authorized", NOON, "authorized")
-    void, capture = found.operation("void", 500), found.operation("capture", 500)
+    found = Row(accepted=NOON, amount=500, captured=300).event("authorized", NOON, "authorized")
+    void, capture = found.operation("void", 500), found.operation("capture", 300)
     found.event("voided", NOON, "canceled", void).event("late_result", NOON, "needs_review", capture)
     for place, name in enumerate(events):
         status = "success" if place or name == "resolved" else "needs_review"
         found.event(name, NOON + (1 + place) * SECOND, status, capture if name == "captured" else None)
     await write(database_url, [found])
-    assert await told(command) == [("http", kind, "USD", 1, 500)]
+    assert await told(command) == [("http", kind, "USD", 1, 300)]
 
 
 async def test_the_statement_has_a_line_for_each_provider_and_currency(command: Command, database_url: str) -> None:

@@ -38,16 +38,20 @@ WHERE (%(provider)s::text IS NULL OR {provider_of} = %(provider)s::text)
 CASE e.event WHEN 'captured' THEN 'capture' WHEN 'refunded' THEN 'refund' WHEN 'refund_failed' THEN 'refund_reversal'
              ELSE 'charge' END
 
+-- name: moved_minor
+-- Of a payment that was decided after a capture of it had been found, the captured part. Not a statement: others include it.
+coalesce(o.amount_minor, CASE e.event WHEN 'resolved' THEN p.amount_captured END, p.amount_minor)
+
 -- name: totals
 -- Number and sum of the movements, by kind, provider and currency.
-SELECT {kind}, {provider_of}, p.currency, count(*), sum(coalesce(o.amount_minor, p.amount_minor))
+SELECT {kind}, {provider_of}, p.currency, count(*), sum({moved_minor})
 {movement}
 GROUP BY 1, 2, 3
 
 -- name: each
 -- The movements one by one, in the order of time, from after a position on.
 SELECT {kind}, e.at, e.version, p.id, o.id, p.account_id, {provider_of}, p.currency,
-       coalesce(o.amount_minor, p.amount_minor),
+       {moved_minor},
        -- The name of an authorization, which its capture may have replaced.
        CASE WHEN e.event = 'captured' THEN coalesce(p.attempt_ref, p.provider_ref) ELSE p.provider_ref END, o.provider_ref
 {movement}

@@ -582,7 +582,8 @@ SELECT id FROM changed
 
 -- name: resolve
 -- An operator's decision. If no charge is known and a call may still be on its way, it is looked up as after any close. What
--- was in doubt stays with its provider, should it be retried.
+-- was in doubt stays with its provider, should it be retried. Of a capture that was found beside a void no more than its
+-- amount has been taken, and can be refunded.
 WITH changed AS (
     UPDATE payments p
     SET status = %(status)s,
@@ -593,6 +594,10 @@ WITH changed AS (
         pinned = CASE WHEN p.attempts > 0 THEN true END,
         decline_code = CASE WHEN %(status)s <> 'success' THEN p.decline_code END,
         last_error = CASE WHEN %(status)s <> 'success' THEN %(reason)s END,
+        amount_captured = CASE WHEN %(status)s = 'success' AND p.manual_capture AND p.amount_captured IS NULL
+                               THEN (SELECT max(o.amount_minor) FROM operations o
+                                     WHERE o.payment_id = p.id AND o.kind = 'capture' AND o.status = 'needs_review')
+                               ELSE p.amount_captured END,
         open_since = NULL,
         retry_at = NULL,
         sweep_at = CASE WHEN %(status)s = 'failed_final' THEN {late_look_up} END,
