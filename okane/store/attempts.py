@@ -1,4 +1,4 @@
-"""What attempts write, in batches: the renewals of their leases, and their outcomes. The same for payments and operations."""
+"""The writes of attempts, in batches: renewals of their leases, and their outcomes, of payments and of operations alike."""
 
 from __future__ import annotations
 
