@@ -15,7 +15,7 @@ import trustme
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from streams import StreamError, StreamForbidden, StreamUnavailable, connect
+from streams import DeadLetters, Stream, StreamError, StreamForbidden, StreamUnavailable, connect
 from streams.cluster import ClusterPool
 from streams.connection import redis_errors, replies
 from streams.pool import Command
@@ -276,6 +276,16 @@ async def test_nodes_are_reached_by_tls(tmp_path: Path) -> None:
         async with connect(url) as client:
             with pytest.raises(StreamForbidden, match="certificate verify failed"), redis_errors():
                 await client.set(KEY, "value")
+
+
+async def test_the_clock_of_the_node_that_has_the_stream_is_read(nodes: TwoNodes) -> None:
+    """Each node has a clock of its own, and TIME alone would go to any."""
+    nodes.owner.reply = says(":5")
+    letters = DeadLetters(nodes.client, Stream("s"))
+    for _ in range(20):
+        await letters.purge(older_than=timedelta(hours=1))
+    assert nodes.owner.names == ["EVALSHA", "XTRIM"] * 20
+    assert not nodes.other.names
 
 
 async def test_a_slot_that_no_node_has_is_asked_from_any(nodes: TwoNodes) -> None:
