@@ -81,13 +81,17 @@ class Clients:
         self._started_s = started_s  # time.monotonic()
         self._ids: dict[str, str] = {}  # of the payments whose clients want more of them
         self._places = asyncio.Semaphore(_IN_FLIGHT)
+        self._wishes = True
         self._giving_up = asyncio.Event()
         self.merchants = Merchants(urls=urls, http=http, seed=seed, giving_up=self._giving_up)
 
-    async def run(self, enough: Callable[[], bool]) -> None:
-        """Send until `enough`; when this returns, every order is answered, or `give_up` was called."""
+    async def run(self, enough: Callable[[], bool], *, wishes: bool = True) -> None:
+        """Send until `enough`; when this returns, every order is answered, or `give_up` was called.
+
+        Without `wishes` each client is content with its first answer, and nothing is waited for beyond that.
+        """
         self._giving_up.clear()  # this load's requests are repeated, though the last load's were not any more
-        self.merchants.closing = False
+        self.merchants.closing, self._wishes = False, wishes
         due_s = time.monotonic()
         async with asyncio.TaskGroup() as paying:
             for order in self._orders:
@@ -116,6 +120,9 @@ class Clients:
             self.acknowledged += 1
         finally:
             self._places.release()
+        if not self._wishes:
+            self._ids.pop(key, None)
+            return
         if order.repeat_after_s is not None:
             await asyncio.sleep(order.repeat_after_s)
             await self._insist(key, order, order.amount_minor, 1)

@@ -32,7 +32,7 @@ async def measure_repairs(
     cluster.tally.calm_from_s = time.time()
     done = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(clients.run(done.is_set))
+        tasks.create_task(clients.run(done.is_set, wishes=False))
         try:
             async with unhurried(cluster, _STEP), _endpoint_dies(cluster, dead_path) as let_die:
                 if workers:
