@@ -38,6 +38,9 @@ async def test_a_tortured_system_loses_doubles_and_sticks_nothing() -> None:
     assert not set(report.faults) & set(report.impossible)
     assert {"api", "worker", "dispatcher", "provider", "redis", "postgres"} <= set(report.kills), told
     assert report.webhooks > PAYMENTS, told
+    # Operations that all wait for a review break no invariant.
+    assert report.operations["success"] > 20 * report.operations.get("needs_review", 0), told
+    assert {"canceled done", "retried done"} <= set(report.decisions), told
     assert len(report.failpoints) >= 5, told
     assert report.orphans_settled_calm is not None, told
     assert report.orphans_settled_calm.count > 0

@@ -23,6 +23,8 @@ def _lines(report: TortureReport) -> Iterator[str]:
         f"{len(report.faults)} kinds of faults in {report.seconds:,.0f} s{cut}, at rest {report.waited_s:,.1f} s later"
     )
     yield f"  {report.requests:,} requests, {report.charges:,} charges, {_listed(report.by_status)}"
+    yield f"  operations: {_listed(report.operations) or 'none'}"
+    yield f"  decisions: {_listed(report.decisions) or 'none'}"
     if report.webhooks:
         yield f"  {report.webhooks:,} webhooks delivered, {report.webhook_repeats:,} more than once"
     yield f"  lost {report.lost:,}, doubled {report.doubled:,}, wrong {report.wrong:,}, stuck {report.stuck:,}"

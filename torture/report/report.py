@@ -40,6 +40,8 @@ class TortureReport:
     requests: int
     acknowledged: int  # payments
     by_status: Mapping[str, int]
+    operations: Mapping[str, int]  # by status
+    decisions: Mapping[str, int]  # by what was done and how it was answered last
     charges: int
     judgements: Sequence[Judgement]
     lost: int  # acknowledged, and not there or not as acknowledged
@@ -118,6 +120,10 @@ def build_report(
         requests=len(history.requests),
         acknowledged=acknowledged,
         by_status=dict(Counter(row.status.value for row in history.rows.values()).most_common()),
+        operations=dict(Counter(row.status.value for row in history.operations.rows.values()).most_common()),
+        decisions=dict(
+            Counter(f"{one.action} {one.answers[-1]}" for one in history.decisions or () if one.answers).most_common()
+        ),
         charges=sum(charge.captured for charge in history.charges),
         judgements=[
             Judgement(
