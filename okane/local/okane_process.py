@@ -54,8 +54,13 @@ class OkaneProcess(Server):
             command=[*self._program, *self._arguments],
             log=self._log,
             stages=self._stages,
-            env={**_ALONE, **os.environ, **self._env, **own_path(self._env.get("PYTHONPATH")), "PYTHONUNBUFFERED": "1"},
+            env=self.environment(),
         )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which it runs."""
+        own = own_path(self._env.get("PYTHONPATH"))
+        return {**_ALONE, **os.environ, **self._env, **own, "PYTHONUNBUFFERED": "1"}
 
     def ready(self) -> bool:
         return self._probe()

@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
         os.setuid(uid)
     if prctl is not None:
         # After the change of user, which clears it. A parent that died before this line never signals: check.
-        if prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
+        if prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
         if os.getppid() != int(parent_pid):
             sys.exit(f"{command[0]}: the process that started it is gone")

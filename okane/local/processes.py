@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -69,10 +70,20 @@ class Record:
         return process
 
 
+class Started(Protocol):
+    """The end of a started process: a `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit code."""
+
+
 class Child:
     """A process that this process started."""
 
-    def __init__(self, *, record: Record, process: subprocess.Popen[bytes], log: Path, log_offset: int = 0) -> None:
+    def __init__(self, *, record: Record, process: Started, log: Path, log_offset: int = 0) -> None:
         self.record = record
         self.log = log
         self._log_offset = log_offset

@@ -18,9 +18,10 @@ import aiohttp
 
 from okane.client import Client, NewPayment
 from okane.lanes import operations_stream, payments_stream
-from okane.local.okane_process import OkaneProcess, answers_http
+from okane.local.okane_process import answers_http
 from okane.local.ports import free_port
 from streams import RetryPolicy, StreamStats
+from tests.forked_process import ForkedOkaneProcess
 from torture.history.collect import is_empty
 from torture.history.journals import read_broker
 
@@ -51,7 +52,7 @@ class System:
         self._folder = folder
         self._http = http
         self._redis_url = redis_url
-        self._processes: dict[str, OkaneProcess] = {}
+        self._processes: dict[str, ForkedOkaneProcess] = {}
         self._ports: dict[str, int] = {}
         self.stream = f"test-{self._port('api')}-{time.time_ns()}"
         self.url = f"http://127.0.0.1:{self._port('api')}"
@@ -96,6 +97,13 @@ class System:
         env = {"OKANE_METRICS_PORT": str(port), **more_env}
         self._launch(name, ["worker", "--name", name], env, answers_http(port, "/healthz"))
 
+    async def start_console(self, **more_env: str) -> str:
+        """Start a console on a port of its own, and return its address."""
+        port = self._port("console")
+        ports = {"OKANE_CONSOLE_PORT": str(port), "OKANE_METRICS_PORT": str(self._port("console metrics"))}
+        await self._start("console", ["console"], ports | more_env, answers_http(port, "/healthz"))
+        return f"http://127.0.0.1:{port}"
+
     async def start_dispatcher(self, name: str = "d1", **more_env: str) -> None:
         self.launch_dispatcher(name, **more_env)
         await self._ready(name)
@@ -112,7 +120,7 @@ class System:
         await self._ready(name)
 
     def _launch(self, name: str, arguments: list[str], env: Mapping[str, str], probe: Callable[[], bool]) -> None:
-        process = OkaneProcess(
+        process = ForkedOkaneProcess(
             name=name,
             arguments=arguments,
             env={**self.env, **env},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from typing import Any
 from uuid import UUID
 
@@ -12,21 +11,16 @@ from okane.client import NewPayment, NewRefund
 from okane.operation import OperationStatus
 from okane.payment import Status
 from tests.flow.system import System
+from tests.forked_process import run_okane_beside
 
 ALWAYS = ("--unavailable", "0", "--decline", "0")
 
 
 async def run(system: System, *words: str) -> str:
     """Run a command of okane against the API."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "okane", *words, "--url", system.url),
-        env={**os.environ, **system.env},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output
-    return output.decode()
+    done = await run_okane_beside(*words, "--url", system.url, env={**os.environ, **system.env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 async def until(system: System, payment_id: UUID, **wanted: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from pathlib import Path
 from okane.local.ports import free_port
 from okane.local.redis_server import RedisServer
 from tests.flow.system import System
+from tests.forked_process import run_okane_beside
 
 ALWAYS = ("--unavailable", "0", "--decline", "0")
 OPEN = 'okane_provider_circuit_open{level="worker",provider="http"}'
@@ -22,15 +22,9 @@ OLDEST_DUE = "okane_oldest_due_seconds"
 
 async def switch(system: System, *words: str) -> str:
     """Run `okane providers`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "okane", "providers", *words),
-        env={**os.environ, **system.env},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output
-    return output.decode()
+    done = await run_okane_beside("providers", *words, env={**os.environ, **system.env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 60) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from okane.local.okane_process import OkaneProcess, answers_http
+from okane.local.okane_process import answers_http
 from okane.local.ports import free_port
+from tests.forked_process import ForkedOkaneProcess
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 RESTARTS = int(os.environ.get("OKANE_ROLLING_RESTARTS", "20"))
@@ -44,9 +45,9 @@ http {{
 
 
 @pytest.fixture
-def apis(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[dict[int, OkaneProcess]]:
+def apis(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[dict[int, ForkedOkaneProcess]]:
     """Two API processes over the same servers, by their ports."""
-    found: dict[int, OkaneProcess] = {}
+    found: dict[int, ForkedOkaneProcess] = {}
     while len(found) < 2:
         port = free_port(besides=found)
         env = {
@@ -58,7 +59,7 @@ def apis(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[dict[int
             "OKANE_ALLOWED_HOSTS": "apis",  # as nginx calls them
             "OKANE_LAME_DUCK": "300ms",
         }
-        found[port] = OkaneProcess(
+        found[port] = ForkedOkaneProcess(
             name=f"api-{port}",
             arguments=["api"],
             env=env,
@@ -72,7 +73,7 @@ def apis(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[dict[int
 
 
 @pytest.fixture
-async def proxy_url(tmp_path: Path, apis: dict[int, OkaneProcess]) -> AsyncIterator[str]:
+async def proxy_url(tmp_path: Path, apis: dict[int, ForkedOkaneProcess]) -> AsyncIterator[str]:
     """A real nginx in front of both."""
     assert NGINX is not None
     first, second = apis
@@ -85,7 +86,7 @@ async def proxy_url(tmp_path: Path, apis: dict[int, OkaneProcess]) -> AsyncItera
     nginx.wait(10)
 
 
-async def ready(process: OkaneProcess) -> None:
+async def ready(process: ForkedOkaneProcess) -> None:
     async with asyncio.timeout(60):
         while not await asyncio.to_thread(process.ready):
             process.check_alive()
@@ -93,7 +94,7 @@ async def ready(process: OkaneProcess) -> None:
 
 
 async def test_rolling_restarts_behind_a_keep_alive_proxy_fail_no_request(
-    apis: dict[int, OkaneProcess], proxy_url: str
+    apis: dict[int, ForkedOkaneProcess], proxy_url: str
 ) -> None:
     over, seen = asyncio.Event(), Counter[int | str]()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from okane.payment import Status
 from okane.store import PaymentStore
 from okane.store.server_facts import PostgresFacts
 from streams import Consumer, Dead, Done, Message, Outcome, Producer, connect
+from tests.forked_process import run_okane
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,21 +43,8 @@ def okane(database_url: str, redis_url: str, stream_name: str, tmp_path: Path) -
     """Run `okane ARGUMENTS` as a user would, with these servers in the environment."""
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "okane", *arguments],
-            env={
-                **os.environ,
-                "DATABASE_URL": database_url,
-                "REDIS_URL": redis_url,
-                "OKANE_STREAM": stream_name,
-                "COLUMNS": "200",
-                **env,
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "OKANE_STREAM": stream_name}
+        return run_okane(*arguments, env={**os.environ, **servers, "COLUMNS": "200", **env})
 
     return run
 

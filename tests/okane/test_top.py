@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,7 @@ from okane.store import PaymentStore
 from okane.store.providers import ProviderState
 from okane.store.webhook_overview import EndpointState, WebhookOverview
 from streams import ConsumerStats, LaneStats, Producer, Stream, StreamStats, connect
+from tests.forked_process import run_okane_beside
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
 SECOND = timedelta(seconds=1)
@@ -457,23 +457,10 @@ async def worker(redis_url: str) -> AsyncIterator[tuple[Stream, OkaneMetrics]]:
 
 
 async def top(database_url: str, redis_url: str, stream: Stream, *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "okane", "top", "--once", *arguments),
-        env={
-            **os.environ,
-            "DATABASE_URL": database_url,
-            "REDIS_URL": redis_url,
-            "OKANE_STREAM": stream.name,
-            "COLUMNS": "80",
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return out.decode()
+    servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "OKANE_STREAM": stream.name}
+    done = await run_okane_beside("top", "--once", *arguments, env={**os.environ, **servers, "COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 async def test_the_command_tells_rates_processes_and_what_waits(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from okane.local.okane_process import OkaneProcess, answers_http
+from okane.local.okane_process import answers_http
 from okane.local.ports import free_port as find_free_port
 from tests.console.browser.conftest import NewVisitor
 from tests.console.served_console import SECRET, Console
+from tests.forked_process import ForkedOkaneProcess
 from tests.okane.stored_payments import accept_one, claimed, new, settlement
 
 _NOTE = """
@@ -26,7 +27,7 @@ new MutationObserver(() => line.textContent && window.announced.push(line.textCo
 @pytest_asyncio.fixture(loop_scope="session")
 async def process(
     console: Console, database_url: str, redis_url: str, free_port: int, tmp_path: Path
-) -> AsyncIterator[OkaneProcess]:
+) -> AsyncIterator[ForkedOkaneProcess]:
     """A console that is a process of its own, over the servers and the stream of `console`."""
     env = {
         "OKANE_CONSOLE_PORT": str(free_port),
@@ -36,7 +37,7 @@ async def process(
         "OKANE_REDIS_URL": redis_url,
         "OKANE_STREAM": console.services.stream.name,
     }
-    one = OkaneProcess(
+    one = ForkedOkaneProcess(
         name="console",
         arguments=["console"],
         env=env,
@@ -52,7 +53,7 @@ async def process(
 
 
 async def test_a_killed_console_is_announced_once_and_its_pages_recover_by_themselves(
-    new_visitor: NewVisitor, console: Console, process: OkaneProcess, free_port: int
+    new_visitor: NewVisitor, console: Console, process: ForkedOkaneProcess, free_port: int
 ) -> None:
     store = console.services.payments
     payment = (await accept_one(store, new())).payment
