@@ -63,7 +63,7 @@ async def diagnose(system: CheckedSystem) -> Sequence[Check]:
 async def _postgres(system: CheckedSystem) -> list[Check]:
     try:
         sent_at = datetime.now(UTC)
-        facts = await read_postgres_facts(system.database_url)
+        facts = await read_postgres_facts(system.database_url, tries_sessions=True)
     except PoolerRefused as error:
         return [Check("postgres pooler", "fail", str(error), "payments are neither accepted nor settled behind it")]
     except (StoreUnavailable, SetupError) as error:

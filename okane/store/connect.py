@@ -29,6 +29,11 @@ _PARAMETERS: Mapping[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
+# A pooler takes a client before it has a server connection for it.
+_SILENT = (
+    "connected, but no answer within {:g} s. If this is a connection pooler, its clients may hold all its connections to the"
+    " server (PgBouncer: default_pool_size, max_db_connections)"
+)
 # By a statement rather than as startup options: those would replace the user's, and poolers refuse or drop them.
 _SET = """SELECT pg_backend_pid(), (
     SELECT count(set_config(name, value, false)) FROM unnest(%(names)s::text[], %(values)s::text[]) s (name, value)
@@ -48,7 +53,8 @@ async def open_connection(
         connection = await psycopg.AsyncConnection.connect(hosts.in_order(url), autocommit=True, **limited)
     except psycopg.OperationalError as error:
         raise pooler.refused_by_pooler(error) or error from None
-    watchdog = asyncio.get_running_loop().call_later(timeout_s, shut_down_socket, connection)
+    loop = asyncio.get_running_loop()
+    watchdog, ends_s = loop.call_later(timeout_s, shut_down_socket, connection), loop.time() + timeout_s
     try:
         parameters = _parameters(connection.info.backend_pid, settings)
         cursor = await connection.execute(_SET, parameters, prepare=False)
@@ -58,8 +64,10 @@ async def open_connection(
             # A pooler reports a process id of its own. Check its mode before setting anything on a shared server connection.
             await pooler.require_session_mode(connection, lambda: _second(url))
             await connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
-    except BaseException:
+    except BaseException as error:
         await connection.close()
+        if isinstance(error, psycopg.OperationalError) and loop.time() >= ends_s:
+            raise psycopg.OperationalError(_SILENT.format(timeout_s)) from error
         raise
     finally:
         watchdog.cancel()
@@ -68,7 +76,10 @@ async def open_connection(
 
 
 async def _second(url: str) -> psycopg.AsyncConnection[Row]:
-    return await psycopg.AsyncConnection.connect(hosts.in_order(url), autocommit=True, **_named("pooler check"))
+    """Open a connection that is shut down soon. (Cancelling its statement would wait for a pooler that has none to lend.)"""
+    connection = await psycopg.AsyncConnection.connect(hosts.in_order(url), autocommit=True, **_named("pooler check"))
+    asyncio.get_running_loop().call_later(pooler.TIMEOUT_S, shut_down_socket, connection)
+    return connection
 
 
 def open_blocking_connection(

@@ -6,7 +6,6 @@ statement mode the next statement may run on another server connection, and our 
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,9 +15,10 @@ import psycopg
 from okane.errors import StoreUnavailable
 
 TRIES = 5
-TIMEOUT_S = 3.0
+TIMEOUT_S = 1.5  # less than any session has to connect: afterwards the connection that is checked would be shut down
 
 _PID = "SELECT pg_backend_pid()"
+_NAME = "okane_pooler_check"
 
 PooledConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -44,19 +44,60 @@ def refused_by_pooler(error: psycopg.Error) -> PoolerRefused | None:
 async def require_session_mode(connection: PooledConnection, second: Callable[[], Awaitable[PooledConnection]]) -> None:
     """Raise PoolerRefused unless the pooler behind `connection` keeps its session.
 
-    `second` opens another connection to the same pooler. If the pooler has none left, the session counts as kept: a pooler
-    that shares server connections would have lent the one of `connection`, which is idle.
+    `second` opens another connection to the same pooler, for `TIMEOUT_S`. If the pooler has none left, the session counts as
+    kept: a pooler that shares server connections would have lent the one of `connection`, which is idle.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            mode = await _mode(connection, await second())
-    except (TimeoutError, psycopg.OperationalError):
+        mode = await _mode(connection, await second())
+    except psycopg.OperationalError:
         return
     if mode != "session":
         raise PoolerRefused(
             f"DATABASE_URL leads to a connection pooler in {mode} mode, which keeps no session: connect to Postgres"
             " directly, or to a pool of the pooler in session mode (PgBouncer: pool_mode = session)"
         )
+
+
+async def require_own_session(open_session: Callable[[], Awaitable[PooledConnection]]) -> None:
+    """Raise PoolerRefused unless each client has a session of its own, and the next one gets it as new.
+
+    `open_session` opens one as a worker does, with `enable_seqscan` off. This also finds a pooler that hides its mode by
+    reporting the process ids of the server. Raise psycopg's errors as well.
+    """
+    first = await open_session()
+    try:
+        await _prepare(first)
+        async with await open_session() as other, other.transaction():
+            await other.execute(_PID, prepare=False)  # holds the server connection of `first`, if they are shared
+            is_kept = await _has_kept(first)
+    finally:
+        await first.close()
+    if not is_kept:
+        raise PoolerRefused(
+            "DATABASE_URL leads to a connection pooler that keeps neither settings nor prepared statements of a session:"
+            " connect to Postgres directly, or to a pool of the pooler in session mode (PgBouncer: pool_mode = session)"
+        )
+    async with await open_session() as again:
+        await _prepare(again)
+
+
+async def _prepare(connection: PooledConnection) -> None:
+    try:
+        await connection.execute(f"PREPARE {_NAME} AS SELECT 1", prepare=False)
+    except psycopg.errors.DuplicatePreparedStatement:
+        raise PoolerRefused(
+            "DATABASE_URL leads to a connection pooler that hands on a session with the prepared statements of its last"
+            " client: have it reset sessions (PgBouncer: server_reset_query = DISCARD ALL)"
+        ) from None
+
+
+async def _has_kept(connection: PooledConnection) -> bool:
+    try:
+        row = await (await connection.execute("SHOW enable_seqscan", prepare=False)).fetchone()
+        await connection.execute(f"EXECUTE {_NAME}", prepare=False)
+    except psycopg.errors.InvalidSqlStatementName:
+        return False
+    return row == ("off",)
 
 
 async def _mode(connection: PooledConnection, other: PooledConnection) -> str:
@@ -67,7 +108,9 @@ async def _mode(connection: PooledConnection, other: PooledConnection) -> str:
         for _ in range(TRIES):
             async with other.transaction():
                 lent = await _pid(other)
-            if lent == first or await _pid(connection) != first:
+            # Also if `lent` is the same: a session that has just ended was lent as it ought to be. That raises here.
+            answering = await _pid(connection)
+            if lent == first or answering != first:
                 return "transaction"
     except (psycopg.errors.ProtocolViolation, psycopg.errors.FeatureNotSupported):
         return "statement"

@@ -16,6 +16,8 @@ from okane.errors import StoreUnavailable
 from okane.store import schema
 from okane.store.connect import first_line, open_connection
 from okane.store.hosts import hosts_of
+from okane.store.pooler import require_own_session
+from okane.store.session import INDEX_ONLY
 
 OLDEST_MAJOR = 15
 PATIENCE_S = 10.0  # a server that accepts connections without answering must not block a start
@@ -55,12 +57,18 @@ class PostgresFacts:
     pooled: bool = False
 
 
-async def read_postgres_facts(url: str) -> PostgresFacts:
+async def read_postgres_facts(url: str, *, tries_sessions: bool = False) -> PostgresFacts:
     """Read the facts in a session like those of the processes. Raises StoreUnavailable if the server does not answer in time,
-    and its subclasses LoginRefused, and PoolerRefused for a pooler that keeps no session."""
+    and its subclasses LoginRefused, and PoolerRefused for a pooler that keeps no session.
+
+    Behind a pooler, and with `tries_sessions` behind whatever is there, sessions are opened and used as by a worker.
+    """
     try:
         async with asyncio.timeout(PATIENCE_S):
-            return await _read(url)
+            facts = await _read(url)
+            if facts.pooled or tries_sessions:
+                await require_own_session(lambda: open_connection(url, name="pooler check", settings=INDEX_ONLY))
+            return facts
     except TimeoutError as error:
         raise StoreUnavailable(f"no answer within {PATIENCE_S:g} s") from error
     except psycopg.Error as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -17,6 +16,8 @@ from psycopg import sql
 
 from okane.app import process as lifecycle
 from okane.app.api import run_api
+from okane.app.console import run_console
+from okane.app.dispatcher import run_dispatcher
 from okane.app.worker import run_worker
 from okane.cli.context import Context
 from okane.config import Settings
@@ -28,6 +29,7 @@ from okane.store.connect import open_connection
 from okane.store.pooler import PoolerRefused
 from okane.store.server_facts import read_postgres_facts
 from okane.store.session import Session
+from tests.forked_process import run_okane
 from tests.okane.pgbouncer import pooling
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
@@ -178,14 +180,7 @@ def test_the_command_that_gives_up_ends_with_a_code(database_url: str) -> None:
 
 
 def okane(url: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "okane", *arguments],
-        env={**os.environ, "DATABASE_URL": url, "COLUMNS": "300", **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_okane(*arguments, env={**os.environ, "DATABASE_URL": url, "COLUMNS": "300", **env})
 
 
 def settings(database_url: str, redis_url: str, port: int) -> Settings:
@@ -197,6 +192,7 @@ def settings(database_url: str, redis_url: str, port: int) -> Settings:
         port=port,
         metrics_port=0,
         auth="none",
+        webhook_master="m" * 48,
     )
 
 
@@ -212,6 +208,10 @@ async def test_a_pooler_that_keeps_no_session_is_refused_by_all(
         with pytest.raises(SetupError, match=refusal):
             await run_worker(where, name="w")
         with pytest.raises(SetupError, match=refusal):
+            await run_dispatcher(where, name="d")
+        with pytest.raises(SetupError, match=refusal):
+            await run_console(where)
+        with pytest.raises(SetupError, match=refusal):
             await schema.migrate(url)
         store, keys = store_of(url), ApiKeyStore(url)
         for call in (accept_one(store, new("k")), store.check_writable(), keys.list()):
@@ -222,8 +222,9 @@ async def test_a_pooler_that_keeps_no_session_is_refused_by_all(
         [found] = await doctor._postgres(context(where))
         assert (found.name, found.state) == ("postgres pooler", "fail")
         assert refusal in found.found
-        done = okane(url, "migrate")
-        assert (done.returncode, refusal in done.stderr) == (2, True)
+        for command in (("migrate",), ("keys", "create", "--account", "a")):
+            done = okane(url, *command)
+            assert (done.returncode, refusal in done.stderr) == (2, True), (command, done.stderr)
     assert await schema.migrate(database_url, wait=timedelta(seconds=1)) is False, "nothing was left locked"
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SHOW lock_timeout").fetchone() == ("0",), "nor set"
