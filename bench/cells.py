@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from bench.parts.end_to_end import PER_S
 from bench.progress import say
 from okane.payment_id import CELLS
 
 TICK_S = 0.01
-FIGURE = "okane"  # of part b: payments a second, end to end
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0)  # of a client, before it repeats a refused request
 USED = 0.7  # of the rate of a cell, so that it catches up after an outage
 LATE_TICKS = 3  # a cell that has no more than so much waiting is not behind
@@ -181,7 +181,7 @@ def _quantile_s(delays_ms: Counter[int], share: float) -> float:
 def measured_rate_per_s(report: Path) -> float:
     """Return the payments a second of one cell in a report of `okane bench --only b --json`."""
     figures = json.loads(report.read_text())["parts"]["b"]["figures"]
-    return float(next(one["median"] for one in figures if one["name"] == FIGURE))
+    return float(next(one["median"] for one in figures if one["name"] == PER_S))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -64,6 +64,8 @@ SELECT percentile_disc(ARRAY[0.5, 0.99]::float8[]) WITHIN GROUP (ORDER BY extrac
 FROM payment_events e JOIN payments p ON p.id = e.payment_id
 WHERE e.payment_id >= %(since)s AND e.event = 'success'
 """
+_SIZE = "SELECT pg_total_relation_size('payments') + pg_total_relation_size('payment_events')"
+_SIZED_ROWS = 20_000
 _POLL_S = 0.2
 _LONGEST_POLL_S = 1.0
 
@@ -91,6 +93,14 @@ def fill(url: str, rows: int) -> None:
             connection.execute(_FILL_CURSORS)
         connection.execute("VACUUM (ANALYZE) payments, payment_events")
         connection.execute("CHECKPOINT")
+
+
+def bytes_per_payment(url: str) -> float:
+    """Return the disk of a settled payment in an empty database: its row, two events, and their indexes."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        before = int(_asked(connection, _SIZE))
+        fill(url, _SIZED_ROWS)
+        return (int(_asked(connection, _SIZE)) - before) / _SIZED_ROWS
 
 
 def add_pending(url: str, rows: int) -> UUID:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench import costs, flow, load, redis_state
+from bench import costs, database, flow, load, redis_state
 from bench.flow import Flow
 from bench.options import PARTS, BenchOptions
 from bench.progress import say
@@ -18,6 +18,8 @@ from bench.system import OKANE, TEXTBOOK, Contender, Provider, System, mock_prov
 CONTENDERS = (TEXTBOOK, OKANE)
 LATENCIES_MS = (0, 20)
 MANY = 4  # times as many clients
+PER_S = "okane, provider 0 ms"
+AT_REST = "payment at rest in Postgres"
 VS_TEXTBOOK = "okane / textbook, provider 0 ms"
 HALF_PEAK_P99 = "okane at half its peak, accepted to settled, p99"
 CPU_VS_TEXTBOOK = "CPU of okane / textbook"
@@ -47,6 +49,7 @@ def measure(system: System, options: BenchOptions) -> Sequence[Part]:
             speed.ratio(f"okane / textbook, {each}", of=f"okane, {each}", to=f"textbook, {each}")
     cost.ratio(CPU_VS_TEXTBOOK, of="okane, all but the provider", to="textbook, all but the provider")
     cost.add("stream entry in Redis", "bytes", redis_state.bytes_per_entry(system))
+    cost.add(AT_REST, "bytes", _bytes_at_rest(system))
     return [part for part in (speed.part(), cost.part()) if part.letter in options.letters]
 
 
@@ -58,6 +61,13 @@ def _measure_one(
     )
 
 
+def _bytes_at_rest(system: System) -> float:
+    url = system.new_database()
+    size = database.bytes_per_payment(url)
+    system.drop_database(url)
+    return size
+
+
 def _measure_providers(system: System, speed: Collector) -> None:
     """Measure the capacity of a provider: at high rates the mock would be the limit."""
     for name, one in (("lean provider alone", provider(system)), ("mock provider alone", mock_provider(system))):
@@ -67,7 +77,7 @@ def _measure_providers(system: System, speed: Collector) -> None:
 
 
 def _measure_half_peak(system: System, charged: Provider, speed: Collector, options: BenchOptions) -> None:
-    rate = speed.medians()["okane, provider 0 ms"] / 2
+    rate = speed.medians()[PER_S] / 2
     for number in range(options.rounds):
         say(f"b: okane at {rate:,.0f}/s, round {number + 1}")
         _, ages = flow.drip(system, OKANE, charged, workers=options.workers, rate=rate, seconds=options.seconds)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cells import Found, Plan, Simulation, cell_of_request, main
+from bench.parts.end_to_end import PER_S
 
 
 def simulated(*, killed: int, cells: int = 10) -> Found:
@@ -38,7 +39,7 @@ def test_a_dead_cell_delays_its_own_payments_only_and_loses_none() -> None:
 
 def test_the_rate_of_a_cell_comes_from_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "bench.json"
-    report.write_text(json.dumps({"parts": {"b": {"figures": [{"name": "okane", "median": 1000.0}]}}}))
+    report.write_text(json.dumps({"parts": {"b": {"figures": [{"name": PER_S, "median": 1000.0}]}}}))
     main(["--rate", "1400", "--figures", str(report), "--down-s", "1", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert (found["cells"], found["cell_rate_per_s"], found["settled"]) == (2, 1000.0, found["requested"])
