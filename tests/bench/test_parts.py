@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import sizing
 from bench.options import BenchOptions
 from bench.parts import accept, end_to_end, growth, library, light
 from bench.rendering import render
@@ -45,6 +46,8 @@ def _check(part: Part) -> None:
             figure = part.find(target.figure)
             assert figure is not None, f"{target.what}: {[figure.name for figure in part.figures]}"
     assert all(value > 0 for figure in part.figures for value in figure.rounds if figure.unit.endswith("/s"))
+    sized = [name for letter, name in sizing.FIGURES.values() if letter == part.letter]
+    assert [name for name in sized if part.find(name) is None] == []
     report = Report(machine={"cores": "1"}, quick=True, parts=[part])
     assert json.loads(json.dumps(report.to_json()))["parts"][part.letter]["figures"]
     assert f"{part.letter}. {part.title}" in render(report)
