@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from streams.slots import SLOTS, SlotRange, parse_slots, slot_of
 from tests.streams.servers import HOST, Server, cluster_options
 
-NODE_TIMEOUT_MS = 1_000
+NODE_TIMEOUT_MS = 2_000  # a busy machine may not run a node for a second
+NEVER = Retry(NoBackoff(), 0)
 PRIMARIES = 3
 
 
@@ -33,7 +36,7 @@ class ClusterNode(Server):
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Redis]:
         """A client of this node alone."""
-        async with Redis(host=HOST, port=self.port, protocol=2) as client:
+        async with Redis(host=HOST, port=self.port, protocol=2, socket_timeout=2, retry=NEVER) as client:
             yield client
 
     async def run(self, *command: str | int) -> object:
@@ -91,9 +94,12 @@ class ClusterNodes:
         return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
 
     async def heal(self) -> None:
-        """Start the nodes that were killed, and wait until every primary with slots has a replica again."""
+        """Start the nodes that were killed, resume those that were paused, and wait until every primary with slots has a
+        replica again."""
         for node in self.nodes:
-            if not node.is_running:
+            if node.is_running:
+                node.resume()
+            else:
                 await asyncio.to_thread(node.start)
         await self.until(self._agree)
 
@@ -114,15 +120,23 @@ class ClusterNodes:
     async def owner(self, key: str) -> ClusterNode:
         """Return the node that serves the key's slot, by the word of all nodes that run."""
         found: set[int] = set()
-        while len(found) != 1:
-            found = set()
-            for node in self.nodes:
-                with contextlib.suppress(RedisError, OSError):
-                    for one in await node.slots():
-                        if one.first <= slot_of(key) <= one.last:
-                            found.add(one.primary[1])
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(30):
+            while len(found) != 1:
+                found = set()
+                for node in self.nodes:
+                    with contextlib.suppress(RedisError, OSError):
+                        for one in await node.slots():
+                            if one.first <= slot_of(key) <= one.last:
+                                found.add(one.primary[1])
+                await asyncio.sleep(0.02)
         return next(node for node in self.nodes if node.port in found)
+
+    async def promoted(self, key: str, lost: ClusterNode) -> ClusterNode:
+        """Return the node that serves the key's slot after the loss of another, once all know it."""
+        async with asyncio.timeout(30):
+            while (found := await self.owner(key)) is lost:
+                await asyncio.sleep(0.02)
+        return found
 
     @contextlib.asynccontextmanager
     async def slot_moving(self, key: str) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -65,6 +66,15 @@ class Server:
             self._process.kill()
             self._process.wait(20)
             self._process = None
+
+    def pause(self) -> None:
+        """Stop it with SIGSTOP: connections to it stay open and silent."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:
