@@ -24,6 +24,10 @@ def loaded(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
+SERVICES: dict[str, dict[str, Any]] = loaded(DEPLOY / "compose.yaml")["services"]
+OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("okane:"))
+
+
 def settings_named() -> frozenset[str]:
     """Return every name that a setting has in the environment."""
     names = {f"OKANE_{field.upper()}" for field in Settings.model_fields}
@@ -56,6 +60,13 @@ def duration(text: str) -> timedelta:
 def drain_needed(settings: Settings) -> timedelta:
     """Return the time between SIGTERM and kill -9 that a supervisor must allow."""
     return settings.lame_duck + settings.drain + CLOSING
+
+
+def substituted(value: str, given: Mapping[str, str] | None = None) -> str:
+    """Replace `${NAME:-default}` and `${NAME:?message}` by the value given for NAME, else by its default or `set-NAME`."""
+    given = given or {}
+    value = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: given.get(match[1]) or match[2], value)
+    return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: given.get(match[1], f"set-{match[1]}"), value)
 
 
 def pinned(image: str) -> bool:

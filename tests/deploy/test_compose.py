@@ -8,28 +8,30 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import redis
 
 from okane.local.redis_server import find_binary
-from tests.deploy.files import DEPLOY, ROOT, check_settings, drain_needed, duration, loaded, pinned
+from tests.deploy.files import (
+    DEPLOY,
+    OURS,
+    ROOT,
+    SERVICES,
+    check_settings,
+    drain_needed,
+    duration,
+    loaded,
+    pinned,
+    substituted,
+)
 from tests.local.waiting import wait_until
 
 COMPOSE = DEPLOY / "compose.yaml"
-SERVICES: dict[str, dict[str, Any]] = loaded(COMPOSE)["services"]
-OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("okane:"))
 
 
 PROCESSES = ("api", "worker", "dispatcher", "console")  # each has metrics, and the check of the image
-
-
-def substituted(value: str) -> str:
-    """Replace `${NAME:-default}` by its default and `${NAME:?message}` by `set-NAME`."""
-    value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
-    return re.sub(r"\$\{(\w+):\?[^}]*\}", r"set-\1", value)
 
 
 def environment(name: str) -> dict[str, str]:

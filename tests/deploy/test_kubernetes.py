@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -17,29 +16,22 @@ import yaml
 from okane.lanes import LANES, operations_stream, payments_stream
 from streams import Message, Outcome, Producer, Stream, connect
 from tests.deploy.files import DEPLOY, check_settings, drain_needed, loaded, pinned
+from tests.deploy.manifests import (
+    ALL,
+    BASE,
+    BUILT_IN,
+    EXAMPLE,
+    KEDA,
+    KUBERNETES,
+    SENTINEL,
+    Manifest,
+    identity,
+    manifests,
+)
 from tests.streams.running import Running, consumer, done
 
-KUBERNETES = DEPLOY / "kubernetes"
-BASE, KEDA, EXAMPLE = KUBERNETES / "base", KUBERNETES / "keda", KUBERNETES / "overlays" / "example"
 VERSIONS = ("1.29", "1.37")
 
-Manifest = dict[str, Any]
-
-
-def manifests(*folders: Path) -> Iterator[Manifest]:
-    """Yield the resources that the kustomizations of these folders list."""
-    for folder in folders:
-        for resource in loaded(folder / "kustomization.yaml")["resources"]:
-            if (folder / resource).is_file():
-                yield from yaml.safe_load_all((folder / resource).read_text())
-
-
-def identity(manifest: Manifest) -> tuple[str, str]:
-    return manifest["kind"], manifest["metadata"]["name"]
-
-
-ALL = {identity(manifest): manifest for manifest in manifests(BASE, KEDA, EXAMPLE)}
-BUILT_IN = {known: manifest for known, manifest in ALL.items() if "keda" not in manifest["apiVersion"]}
 PODS: Mapping[str, Manifest] = {
     name: ALL[kind, name]["spec"]["template"]
     for kind, name in (
@@ -88,7 +80,7 @@ def test_every_kind_of_manifest_is_there() -> None:
         "Deployment": 4,
         "Job": 1,
         "Namespace": 1,
-        "NetworkPolicy": 5,
+        "NetworkPolicy": 6,
         "PodDisruptionBudget": 4,
         "ScaledObject": 1,
         "Service": 3,
@@ -98,11 +90,11 @@ def test_every_kind_of_manifest_is_there() -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    for folder in (BASE, KEDA, EXAMPLE):
+    for folder in (BASE, KEDA, SENTINEL, EXAMPLE, EXAMPLE.parent / "sentinel"):
         listing = loaded(folder / "kustomization.yaml")
         patches = [patch["path"] for patch in listing.get("patches", [])]
         files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
-        assert files == {name for name in listing["resources"] if name.endswith(".yaml")} | set(patches)
+        assert files == {name for name in listing.get("resources", []) if name.endswith(".yaml")} | set(patches)
         assert all((folder / path).is_dir() for path in listing.get("components", []))
 
 
@@ -200,7 +192,13 @@ def test_names_and_labels_agree() -> None:
         for constraint in PODS[name]["spec"]["topologySpreadConstraints"]:
             assert chosen(constraint["labelSelector"]["matchLabels"]) == {name}
         assert chosen(ALL["NetworkPolicy", name]["spec"]["podSelector"]["matchLabels"]) == {name}
-    assert chosen(ALL["NetworkPolicy", "okane"]["spec"]["podSelector"]["matchLabels"]) == set(PODS)
+    assert chosen(ALL["NetworkPolicy", "okane-migrate"]["spec"]["podSelector"]["matchLabels"]) == {"okane-migrate"}
+    everywhere = ALL["NetworkPolicy", "okane"]["spec"]["podSelector"]
+    assert chosen(everywhere["matchLabels"]) == set(PODS)
+    key = "app.kubernetes.io/component"
+    assert everywhere["matchExpressions"] == [
+        {"key": key, "operator": "NotIn", "values": [labels["okane-migrate"][key]]}
+    ]
     for name in SERVING:
         assert chosen(ALL["Service", name]["spec"]["selector"]) == {name}
     assert chosen(ALL["Service", "okane-metrics"]["spec"]["selector"]) == set(PODS)
@@ -223,6 +221,12 @@ def test_network_policies_allow_the_needed_ports_only() -> None:
         assert requests["from"]
         clients.append(requests["from"])
     assert clients[0] != clients[1]  # a client of the API need not reach the console
+    for name in ("okane-worker", "okane-dispatcher"):
+        policy = ALL["NetworkPolicy", name]["spec"]
+        assert (policy["policyTypes"], "ingress" in policy) == (["Egress"], False)
+    migration = ALL["NetworkPolicy", "okane-migrate"]["spec"]
+    assert (migration["policyTypes"], "ingress" in migration) == (["Ingress", "Egress"], False)
+    assert {port["port"] for rule in migration["egress"] for port in rule["ports"]} == {53, 5432}
 
 
 def test_keda_reads_lag_and_pending_of_every_lane() -> None:
@@ -233,7 +237,8 @@ def test_keda_reads_lag_and_pending_of_every_lane() -> None:
     [auth] = {trigger["authenticationRef"]["name"] for trigger in spec["triggers"]}
     secrets = ALL["TriggerAuthentication", auth]["spec"]["secretTargetRef"]
     assert {secret["parameter"] for secret in secrets} == {"address", "username", "password", "tls"}
-    made = set(re.findall(r"--from-literal=(\w+)=", (DEPLOY / "README.md").read_text()))
+    [block] = re.findall(r"^```\n([^`]*REDIS_ADDRESS=[^`]*)^```", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    made = set(re.findall(r"--from-literal=(\w+)=", block))
     assert {secret["key"] for secret in secrets} == made - SECRET.keys()
     places = dict.fromkeys(payments_stream(settings.stream).lane_keys, settings.concurrency)
     operations = operations_stream(settings.operations_stream_name)
