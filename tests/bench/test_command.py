@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bench import tracing_cost, without_redis
+
 ROOT = Path(__file__).parents[2]
+RunHere = Callable[..., str]
 
 
 def _run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-P", "-m", *command], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """Run a benchmark in this process, whose okane processes are forked; return its output."""
+
+    def run(main: Callable[[], None], *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_okane_bench_measures_and_prints_json(tmp_path: Path) -> None:
@@ -44,11 +60,10 @@ def test_the_backlog_is_drained_and_redis_asked_what_was_slow() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_payments_settle_without_redis() -> None:
-    done = _run("bench.without_redis", "--payments", "300", "--rounds", "1", "--workers", "1")
-    assert done.returncode == 0, done.stderr
+def test_payments_settle_without_redis(run_here: RunHere) -> None:
+    said = run_here(without_redis.main, "--payments", "300", "--rounds", "1", "--workers", "1")
     for scenario in ("with Redis", "killed before", "killed after"):
-        assert f"{scenario:<14}" in done.stdout
+        assert f"{scenario:<14}" in said
 
 
 @pytest.mark.timeout(300)
@@ -61,19 +76,7 @@ def test_the_cost_of_a_scrape_is_told() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_cost_of_traces_is_told() -> None:
-    done = _run("bench.tracing_cost", "--rounds", "1", "--seconds", "1", "--rate", "20", "--before", ".")
-    assert done.returncode == 0, done.stderr
+def test_the_cost_of_traces_is_told(run_here: RunHere) -> None:
+    said = run_here(tracing_cost.main, "--rounds", "1", "--seconds", "1", "--rate", "20", "--before", str(ROOT))
     for mode in ("before", "off", "1 %", "100 %"):
-        assert f"{mode:<8} " in done.stdout
-
-
-@pytest.mark.timeout(300)
-def test_two_versions_are_compared_side_by_side() -> None:
-    done = _run("bench.versions", "--before", str(ROOT), "--only", "a", "--quick", "--json")
-    assert done.returncode == 0, done.stderr
-    figures = {figure["name"]: figure["median"] for figure in json.loads(done.stdout)["parts"]["a"]["figures"]}
-    assert figures["end to end, now vs before"] == figures["now"] / figures["before"]
-    assert figures["all together, now vs before"] > 0
-    refused = _run("bench.versions", "--before", "/nowhere")
-    assert (refused.returncode, "is no checkout of okane" in refused.stderr) == (2, True)
+        assert f"{mode:<8} " in said
