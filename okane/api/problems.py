@@ -10,6 +10,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from okane.api.answer import NO_STORE, Answer
+from okane.card_numbers import masked
 from okane.currencies import MAX_AMOUNT_MINOR
 
 JSON = "application/problem+json"
@@ -32,7 +33,7 @@ class FieldError:
 
     def document(self) -> Mapping[str, str]:
         """Return its part of the document."""
-        return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
+        return {"pointer": masked(self.pointer), "code": self.code, "detail": masked(self.detail)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,15 @@ class ParameterError:
 
     def document(self) -> Mapping[str, str]:
         """Return its part of the document."""
-        return {"parameter": self.parameter, "code": self.code, "detail": self.detail}
+        return {"parameter": masked(self.parameter), "code": self.code, "detail": masked(self.detail)}
 
 
 class Problem(Exception):
     """An error answer, raised anywhere in the API.
 
-    The first `errors` are listed; `error_count` is the number of all, where the caller has left some out already.
-    `retryable` tells the client that the same request may succeed later. `extra` members go into the document as they are,
-    `headers` onto the answer.
+    Its texts repeat no card number. The first `errors` are listed; `error_count` is the number of all, where the caller has
+    left some out already. `retryable` tells the client that the same request may succeed later. `extra` members go into the
+    document as they are, `headers` onto the answer.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Problem(Exception):
             "type": f"urn:okane:problem:{self.code}",
             "title": self.status.phrase,
             "status": self.status.value,
-            "detail": self.detail,
+            "detail": masked(self.detail),
             "code": self.code,
             "retryable": self.retryable,
             **self.extra,
@@ -130,8 +131,9 @@ def shortened(name: str) -> str:
 
 
 def _text(path: str) -> str:
-    """Replace the lone surrogates by which a path holds bytes that are not UTF-8: I-JSON forbids them."""
-    return path if path.isascii() else path.encode("utf-8", "replace").decode()
+    """Replace the lone surrogates by which a path holds bytes that are not UTF-8: I-JSON forbids them. A card number in it is
+    masked: answers are kept in the logs of clients."""
+    return masked(path if path.isascii() else path.encode("utf-8", "replace").decode())
 
 
 def malformed(code: str, detail: str) -> Problem:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from okane.intake.accept import PaymentIntake
 from okane.intake.wake_sending import WakeSender
 from okane.providers.base import Notice
+from okane.providers.redaction import clean_text
 from okane.store.provider_events import ProviderEvent, ProviderEventStore, TakeResult
 from streams import Draft, Publisher, StreamError, StreamUnavailable
 from streams.failpoints import failpoint
@@ -53,7 +54,7 @@ def _to_event(notice: Notice) -> ProviderEvent:
     event_id = notice.event_id if _is_plain(notice.event_id) else _digest(notice.event_id)
     return ProviderEvent(
         event_id=event_id,
-        kind=notice.kind if _is_plain(notice.kind) else "other",
+        kind=notice.kind if _is_plain(notice.kind) and clean_text(notice.kind) == notice.kind else "other",
         payment_id=notice.payment_id,
         provider_ref=notice.provider_ref if notice.provider_ref and _is_plain(notice.provider_ref) else None,
         provider_key=notice.provider_key if notice.provider_key and _is_plain(notice.provider_key) else None,

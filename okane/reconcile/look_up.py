@@ -13,10 +13,11 @@ from typing import TypeVar
 from okane.operation import Operation
 from okane.payment import Payment
 from okane.providers.base import LookUpResult, OperationLookUp, Provider, Unavailable, Unknown
+from okane.providers.redaction import without_secrets
 
 PAUSES_S = (0.5, 2.0, 8.0)
 _LONGEST_PAUSE = timedelta(seconds=30)
-R = TypeVar("R")
+R = TypeVar("R", bound=LookUpResult)
 
 
 class LookUps:
@@ -42,7 +43,7 @@ class LookUps:
             wait = result.retry_after if isinstance(result, Unavailable) else None
             await asyncio.sleep(pause_s if wait is None else min(wait, _LONGEST_PAUSE).total_seconds())
             result = await call()
-        return result
+        return without_secrets(result)
 
 
 def is_unanswered(result: object) -> bool:

@@ -31,6 +31,7 @@ OPERATION_ID = "okane.operation.id"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_CONTEXT = Context()
+_ID = re.compile(r"(?:pay_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|evt_[0-9a-f]{32}_[0-9]{1,10}", re.IGNORECASE)
 _UNSAMPLED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
 
 
@@ -168,11 +169,14 @@ class SpanFactory:
         }
 
     def request(self, method: str, route: str | None, path: str, traceparents: Sequence[str]) -> TraceSpan:
-        """Begin the server's span of a request. A path without a route may hold anything, and is left out."""
+        """Begin the server's span of a request. A path without a route, or with other parts in it than ids, may hold
+        anything, and is left out."""
         method = method if method in _METHODS else "_OTHER"
         attributes = {"http.request.method": method, "url.scheme": "http"}
         if route is not None:
-            attributes |= {"http.route": route, "url.path": path}
+            attributes["http.route"] = route
+            if path == route or _has_ids_only(route, path):
+                attributes["url.path"] = path
         name = f"{method} {route}" if route is not None else method.replace("_OTHER", "HTTP")
         return TraceSpan.of(self._start(name, _context_of(traceparents), SpanKind.SERVER, attributes))
 
@@ -223,6 +227,12 @@ class SpanFactory:
         if span is not None and not span.is_recorded:
             return nullcontext(span)
         return TraceSpan.of(self._start(name, _context_in(span), kind))
+
+
+def _has_ids_only(route: str, path: str) -> bool:
+    """Return True if the parts of a path that its route leaves open are ids of payments, events and other rows."""
+    parts = zip(route.split("/"), path.split("/"), strict=False)
+    return all(fixed == part or _ID.fullmatch(part) for fixed, part in parts)
 
 
 def _context_of(traceparents: Sequence[str]) -> Context:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
+from okane.card_numbers import masked
+from okane.logs import redacted_text
 from okane.webhooks.shares import Kind
 from streams.values import value
 
@@ -90,5 +92,6 @@ class Batch:
 
 
 def reason_of(answer: Answer) -> str:
-    """Return the kind of failure, and on the next line the text that the endpoint sent, or a description."""
-    return f"{answer.outcome}\n{answer.text or answer.reason}"
+    """Return the kind of failure, and on the next line the text that the endpoint sent, or a description. Without secrets and
+    card numbers, which a server may repeat: it is kept, and shown to others than those who sent it."""
+    return f"{answer.outcome}\n{masked(redacted_text(answer.text)) or answer.reason}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.pausing import pause
 from okane.providers.base import DisputeSource, NotFound, ReportedDispute, Unavailable, Unknown
+from okane.providers.redaction import clean_text, without_secrets
 from okane.store.disputes import DisputeStore, DueFetch, FetchedDispute
 from streams.failpoints import failpoint
 
@@ -52,7 +54,7 @@ class DisputeFollowUp:
 
     async def _follow_up(self, due: DueFetch, source: DisputeSource) -> bool:
         its = log.bind(provider=due.provider, dispute=due.provider_ref)
-        fetched = await source.fetch_dispute(due.provider_ref)
+        fetched = _clean(await source.fetch_dispute(due.provider_ref))
         if BEFORE_WRITE.armed:
             await BEFORE_WRITE.hit()
         match fetched:
@@ -75,6 +77,15 @@ class DisputeFollowUp:
             case Unavailable(reason=reason) | Unknown(reason=reason):
                 its.warning("dispute_not_fetched", reason=reason)
         return False
+
+
+def _clean(
+    fetched: ReportedDispute | NotFound | Unavailable | Unknown,
+) -> ReportedDispute | NotFound | Unavailable | Unknown:
+    """Return what a provider says without secrets and card numbers."""
+    if not isinstance(fetched, ReportedDispute):
+        return without_secrets(fetched)
+    return replace(fetched, reason=None if fetched.reason is None else clean_text(fetched.reason))
 
 
 def _to_write(reported: ReportedDispute) -> FetchedDispute:
