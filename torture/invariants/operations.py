@@ -27,9 +27,9 @@ CANCELED = {kind: f"{kind}_canceled" for kind in OperationKind}
 def captured_is_authorized(history: History) -> Sequence[Violation]:
     """I21: a payment is captured once, and for no more than was authorized."""
     found = []
-    moves = _by_payment(history, OperationKind.CAPTURE)
-    for payment_id, captures in moves.items():
-        authorized = sum(charge.amount_minor for charge in _charges(history).get(payment_id, ()))
+    charges = _charges(history)
+    for payment_id, captures in _by_payment(history, OperationKind.CAPTURE).items():
+        authorized = sum(charge.amount_minor for charge in charges.get(payment_id, ()))
         captured = sum(move.amount_minor for move in captures)
         if captured > authorized:
             what = f"{captured} were captured of {authorized}"
@@ -42,9 +42,9 @@ def captured_is_authorized(history: History) -> Sequence[Violation]:
 def refunded_is_captured(history: History) -> Sequence[Violation]:
     """I22: the refunds of a payment never exceed what was captured of it."""
     found = []
-    captures = _by_payment(history, OperationKind.CAPTURE)
+    charges, captures = _charges(history), _by_payment(history, OperationKind.CAPTURE)
     for payment_id, refunds in _by_payment(history, OperationKind.REFUND).items():
-        charged = sum(one.amount_minor for one in _charges(history).get(payment_id, ()) if one.captured)
+        charged = sum(one.amount_minor for one in charges.get(payment_id, ()) if one.captured)
         by_capture = sum(move.amount_minor for move in captures.get(payment_id, ()))
         captured = min(charged, by_capture) if payment_id in captures else charged
         refunded = sum(move.amount_minor for move in refunds)
