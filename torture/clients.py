@@ -7,6 +7,7 @@ a used key, which must be refused.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,11 +86,13 @@ class Clients:
         self._giving_up = asyncio.Event()
         self.merchants = Merchants(urls=urls, http=http, seed=seed, giving_up=self._giving_up)
 
-    async def run(self, enough: Callable[[], bool], *, wishes: bool = True) -> None:
+    async def run(self, enough: Callable[[], bool], *, wishes: bool = True, at_most: float = math.inf) -> None:
         """Send until `enough`; when this returns, every order is answered, or `give_up` was called.
 
-        Without `wishes` each client is content with its first answer, and nothing is waited for beyond that.
+        Without `wishes` each client is content with its first answer, and nothing is waited for beyond that. `at_most` so
+        many payments a second are sent.
         """
+        rate = min(self._rate, at_most)
         self._giving_up.clear()  # this load's requests are repeated, though the last load's were not any more
         self.merchants.closing, self._wishes = False, wishes
         due_s = time.monotonic()
@@ -99,7 +102,7 @@ class Clients:
                     break
                 await self._places.acquire()
                 # Orders that an outage delayed are not sent in one burst.
-                due_s = max(due_s + 1 / self._rate, time.monotonic() - 1)
+                due_s = max(due_s + 1 / rate, time.monotonic() - 1)
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 self.sent += 1
                 paying.create_task(self._serve(order))

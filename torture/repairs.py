@@ -20,6 +20,7 @@ _KILLED = 2  # workers
 _DIES_AT = 1  # the number of the kill with which the endpoint dies
 _IN_FLIGHT_S = 1.0  # until every worker has payments in flight
 _REDIS_AWAY_S = 1.0
+_RATE = 60.0  # payments a second: every worker has some in flight, and the invariants fewer to judge
 
 
 async def measure_repairs(
@@ -32,7 +33,7 @@ async def measure_repairs(
     cluster.tally.calm_from_s = time.time()
     done = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(clients.run(done.is_set, wishes=False))
+        tasks.create_task(clients.run(done.is_set, wishes=False, at_most=_RATE))
         try:
             async with unhurried(cluster, _STEP), _endpoint_dies(cluster, dead_path) as let_die:
                 if workers:
