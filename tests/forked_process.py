@@ -99,8 +99,8 @@ class ForkServer:
 
 
 @functools.cache
-def _server() -> ForkServer:
-    """Start the server of this pytest process. It ends with the thread that calls this first."""
+def start_server() -> ForkServer:
+    """Start the server of this pytest process, once. It ends with the thread that calls this first."""
     server = ForkServer()
     atexit.register(server.stop)
     return server
@@ -121,7 +121,7 @@ async def run_okane_beside(*arguments: str, env: Mapping[str, str]) -> subproces
 
 
 def _begin(arguments: Sequence[str], env: Mapping[str, str], output: IO[str], errors: IO[str]) -> Forked:
-    _, process = _server().fork(arguments, env, output.fileno(), errors.fileno(), folder=Path.cwd())
+    _, process = start_server().fork(arguments, env, output.fileno(), errors.fileno(), folder=Path.cwd())
     return process
 
 
@@ -139,7 +139,7 @@ class ForkedOkaneProcess(OkaneProcess):
         with self._log.open("ab") as log:
             offset = log.tell()
             env, file = self.environment(), log.fileno()
-            pid, process = _server().fork(self._arguments, env, file, file, folder=Path.cwd())
+            pid, process = start_server().fork(self._arguments, env, file, file, folder=Path.cwd())
         born_at_s = time.time()
         with contextlib.suppress(psutil.NoSuchProcess):
             born_at_s = psutil.Process(pid).create_time()

@@ -12,11 +12,20 @@ import pytest
 from rich.console import Console
 
 from okane.errors import SetupError
+from tests.forked_process import ForkedOkaneProcess, start_server
 from torture.options import TortureOptions
 from torture.run import run_torture
+from torture.system import program_factory
 
 KILLS, PAYMENTS = 40, 4_000  # its usual 50 and 5,000 take three minutes beside other tests
 OKANE = [sys.executable, "-P", "-m", "okane"]
+
+
+@pytest.fixture(autouse=True)
+def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of okane, which are started some hundred times; torture itself starts each anew."""
+    start_server()
+    monkeypatch.setattr(program_factory, "OkaneProcess", ForkedOkaneProcess)
 
 
 @pytest.mark.timeout(900)
