@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.container_engine import PROGRAMS
+
 ROOT = Path(__file__).parents[2]
 CASES = """
 import pytest
@@ -52,7 +54,8 @@ def test_what_ci_needs_it_installs() -> None:
     """CI installs the packages of the programs that tests need."""
     script = (ROOT / ".ci" / "run").read_text()
     assert "export CI=true" in script
-    for package in ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv", "python3.13-venv", "chromium"):
+    programs = ("prometheus", "systemd", "nginx-light", "pgbouncer", "python3-venv", "python3.13-venv", "chromium")
+    for package in (*programs, *PROGRAMS):
         assert f"install {package}" in script
 
 
