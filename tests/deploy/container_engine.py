@@ -76,6 +76,11 @@ class Engine:
             check=False,
         )
 
+    def why_no_container_runs(self, image: str, program: str) -> str | None:
+        """Return why this machine lets no container run, None if one does: `program` of `image`, which does nothing."""
+        done = self.run("run", "--rm", "--pull=never", "--network=none", *limits(), f"--entrypoint={program}", image)
+        return None if done.returncode == 0 else (done.stderr.strip() or f"{program} ended with {done.returncode}")
+
     def inspect(self, container: str) -> Mapping[str, Any]:
         [found] = json.loads(self.call("inspect", container))
         return dict(found)

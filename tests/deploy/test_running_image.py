@@ -48,7 +48,7 @@ VALUES (%s, 'default', %s, '\\x00', 440, 'USD', 'low', %s, now())
 pytestmark = [
     pytest.mark.skipif(bool(missing_programs()), reason=f"not installed (apt-get install): {missing_programs()}"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make the base of the image"),
-    *([pytest.mark.may_skip] if os.geteuid() != 0 else []),
+    pytest.mark.may_skip,  # a container, in which no other one can run, is a machine too
     pytest.mark.timeout(600),
 ]
 
