@@ -110,11 +110,12 @@ class OperationIntake:
             if error.code == "operation_in_progress" and await self._is_under_way(payment_id, account_id):
                 raise
         try:
-            return await self._payments.cancel(payment_id, account_id=account_id, actor=actor)
+            return await self._payments.cancel(payment_id, account_id=account_id, actor=actor, version=version)
         except StatusConflict as error:
             if error.status != Status.AUTHORIZED:
                 raise
-        return await self._void(payment_id, account_id=account_id, actor=actor)  # a capture has failed meanwhile
+        # A capture has failed meanwhile.
+        return await self._void(payment_id, account_id=account_id, actor=actor, version=version)
 
     async def _void(
         self, payment_id: UUID, *, account_id: str, actor: str, version: int | None = None

@@ -62,7 +62,7 @@ async def open_connection(
         assert row is not None
         if row[0] != connection.info.backend_pid:
             # A pooler reports a process id of its own. Check its mode before setting anything on a shared server connection.
-            await pooler.require_session_mode(connection, lambda: _second(url))
+            await pooler.require_session_mode(connection, lambda: _second(url, connection))
             await connection.execute(_SET, {**parameters, "behind_pooler": True}, prepare=False)
     except BaseException as error:
         await connection.close()
@@ -75,10 +75,19 @@ async def open_connection(
     return connection
 
 
-async def _second(url: str) -> psycopg.AsyncConnection[Row]:
-    """Open a connection that is shut down soon. (Cancelling its statement would wait for a pooler that has none to lend.)"""
-    connection = await psycopg.AsyncConnection.connect(hosts.in_order(url), autocommit=True, **_named("pooler check"))
-    asyncio.get_running_loop().call_later(pooler.TIMEOUT_S, shut_down_socket, connection)
+async def _second(url: str, first: psycopg.AsyncConnection[Row]) -> psycopg.AsyncConnection[Row]:
+    """Open a connection to the same host, which is shut down soon. (Cancelling its statement would wait for a pooler that has
+    none to lend.)"""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + pooler.TIMEOUT_S
+    try:
+        async with asyncio.timeout_at(ends_s):
+            connection = await psycopg.AsyncConnection.connect(
+                hosts.of_connection(url, first), autocommit=True, **_named("pooler check")
+            )
+    except TimeoutError as error:
+        raise psycopg.OperationalError(f"no second connection within {pooler.TIMEOUT_S:g} s") from error
+    loop.call_at(ends_s, shut_down_socket, connection)
     return connection
 
 

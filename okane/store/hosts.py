@@ -46,16 +46,28 @@ def timeout_s(url: str, seconds: int) -> int:
 def worked(url: str, connection: psycopg.AsyncConnection[object]) -> None:
     """Remember the host that this connection leads to, to try it first."""
     found = _split(url)
+    place = _place_of(connection, found)
+    if place is not None:
+        order = _order(url, len(found))
+        order.remove(place)
+        order.insert(0, place)
+
+
+def of_connection(url: str, connection: psycopg.AsyncConnection[object]) -> str:
+    """Return a connection string for the host that this connection leads to, and no other one."""
+    found = _split(url)
+    place = _place_of(connection, found)
+    return in_order(url) if place is None else make_conninfo(url, **found[place])
+
+
+def _place_of(connection: psycopg.AsyncConnection[object], found: Sequence[Mapping[str, str]]) -> int | None:
+    """Return the place of its host among several, None for a single one."""
     if len(found) == 1:
-        return
+        return None
     info = connection.info
     reached = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
-    for place, one in enumerate(found):
-        if all(reached[name] == value for name, value in one.items() if value):
-            order = _order(url, len(found))
-            order.remove(place)
-            order.insert(0, place)
-            return
+    places = (at for at, one in enumerate(found) if all(reached[name] == value for name, value in one.items() if value))
+    return next(places, None)
 
 
 def _order(url: str, count: int) -> list[int]:

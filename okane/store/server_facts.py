@@ -21,7 +21,7 @@ from okane.store.session import INDEX_ONLY
 
 OLDEST_MAJOR = 15
 PATIENCE_S = 10.0  # a server that accepts connections without answering must not block a start
-
+SESSIONS_PATIENCE_S = 4.0  # with a pooler that has no connection left
 
 # Messages of the server and libpq for permanent errors: a failed connection has no SQLSTATE.
 _REFUSED = re.compile(
@@ -67,13 +67,24 @@ async def read_postgres_facts(url: str, *, tries_sessions: bool = False) -> Post
         async with asyncio.timeout(PATIENCE_S):
             facts = await _read(url)
             if facts.pooled or tries_sessions:
-                await require_own_session(lambda: open_connection(url, name="pooler check", settings=INDEX_ONLY))
+                await _try_sessions(url, needs_answer=tries_sessions)
             return facts
     except TimeoutError as error:
         raise StoreUnavailable(f"no answer within {PATIENCE_S:g} s") from error
     except psycopg.Error as error:
         message = str(error).strip()
         raise (LoginRefused(message) if _REFUSED.search(message) else StoreUnavailable(message)) from error
+
+
+async def _try_sessions(url: str, *, needs_answer: bool) -> None:
+    """Open and use sessions as a worker does. Unless it `needs_answer`, a pooler that has too few connections left for this
+    counts as one that keeps sessions: other processes hold them, and this one has more to check."""
+    try:
+        async with asyncio.timeout(SESSIONS_PATIENCE_S):
+            await require_own_session(lambda: open_connection(url, name="pooler check", settings=INDEX_ONLY))
+    except (psycopg.OperationalError, TimeoutError):
+        if needs_answer:
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

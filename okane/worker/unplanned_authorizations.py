@@ -12,11 +12,13 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.pausing import pause
 from okane.store import SweepStore
+from okane.store.sweep import AuthorizationPlace
 
 log = structlog.get_logger("okane.sweep")
 
 INTERVAL_S = 86_400.0
 AGAIN_S = 60.0  # after a failure
+BETWEEN_PAGES_S = 0.1  # the sweep uses the same connection
 
 
 class UnplannedAuthorizations:
@@ -24,6 +26,7 @@ class UnplannedAuthorizations:
 
     def __init__(self, *, sweep_store: SweepStore) -> None:
         self._sweep_store = sweep_store
+        self._place: AuthorizationPlace | None = None  # where a failure has interrupted it
 
     async def run(self, stop: asyncio.Event) -> None:
         """Search each day until `stop`."""
@@ -40,13 +43,14 @@ class UnplannedAuthorizations:
 
     async def run_once(self, stop: asyncio.Event) -> int:
         """Read all authorizations, a page at a time; return how many were planned. Raises StoreUnavailable."""
-        place, planned = None, 0
+        planned = 0
         while not stop.is_set():
-            page = await self._sweep_store.plan_authorizations(place)
+            page = await self._sweep_store.plan_authorizations(self._place)
             planned += page.planned
-            place = page.place
-            if place is None:
+            self._place = page.place
+            if self._place is None:
                 break
+            await pause(BETWEEN_PAGES_S, stop)
         if planned:
             log.info("authorizations_planned", count=planned)
         return planned

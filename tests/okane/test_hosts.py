@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from okane.local.ports import LOOPBACK, free_port
 from okane.local.postgres import PostgresServer
@@ -15,6 +15,7 @@ from okane.monitoring.host_checks import host_checks
 from okane.store import hosts
 from okane.store.connect import open_connection
 from okane.store.server_facts import HostRole, read_host_roles
+from tests.okane.pgbouncer import pooling
 
 
 def listed(url: str) -> list[tuple[str, str]]:
@@ -69,6 +70,17 @@ async def test_a_silent_host_costs_one_connection_two_seconds_and_the_next_ones_
     took_s = time.monotonic() - began_s
     assert took_s >= 1.9
     assert took_s < 5
+    assert hosts._orders[url] == [1, 0]
+
+
+async def test_a_pooler_behind_a_silent_host_is_checked_without_asking_that_host_again(
+    database_url: str, silent_port: int
+) -> None:
+    with pooling(database_url, "session") as pooled:
+        port = conninfo_to_dict(pooled)["port"]
+        url = make_conninfo(pooled, host=f"{LOOPBACK},{LOOPBACK}", port=f"{silent_port},{port}")
+        hosts._orders[url] = [0, 1]
+        await (await open_connection(url, name="test")).close()
     assert hosts._orders[url] == [1, 0]
 
 

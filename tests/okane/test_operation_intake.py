@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from okane.api_key import ACCOUNT
+from okane.errors import VersionConflict
 from okane.intake import wake_sending
 from okane.intake.accept import PaymentIntake
 from okane.intake.operations import OperationIntake, OperationReceipt
@@ -80,3 +82,22 @@ async def test_a_cancel_that_comes_after_the_void_finds_the_payment_canceled(api
     canceled = await cancel()
     assert isinstance(canceled, Payment)
     assert canceled.status == "canceled"
+
+
+async def test_a_cancel_by_version_is_refused_once_a_capture_has_failed_meanwhile(
+    api: Api, intake: OperationIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_id = UUID(await held(api))
+    capture = dataclasses.replace(refund_of(str(payment_id), "c-1"), kind=OperationKind.CAPTURE)
+    await intake.request(capture, actor="api")
+    seen = (await api.store.get(payment_id, account_id=ACCOUNT)).version
+
+    async def fails(*_: object) -> bool:
+        await api.store._rare.fetch("UPDATE operations SET status = 'failed_final'")
+        await api.store._rare.fetch("UPDATE payments SET open_operation = NULL, version = version + 1")
+        return False
+
+    monkeypatch.setattr(intake, "_is_under_way", fails)
+    with pytest.raises(VersionConflict):
+        await intake.cancel_payment(payment_id, account_id=ACCOUNT, actor="operator", version=seen)
+    assert (await api.store.get(payment_id, account_id=ACCOUNT)).open_operation is None

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from okane.errors import StoreUnavailable
-from okane.store import server_facts
+from okane.store import schema, server_facts
 from okane.store.connect import open_connection
 from okane.store.pooler import PoolerRefused, require_own_session
 from okane.store.server_facts import read_postgres_facts
@@ -85,3 +85,16 @@ async def test_sessions_are_tried_behind_a_pooler_and_for_the_doctor(
     assert len(tried) == 2
     monkeypatch.undo()
     assert (await read_postgres_facts(database_url, tries_sessions=True)).pooled is False
+
+
+async def test_a_pool_that_is_nearly_full_keeps_no_process_from_checking_the_schema(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_facts, "SESSIONS_PATIENCE_S", 1.0)
+    with running_pooler(database_url, "session", size=2) as pooler:
+        with contextlib.closing(psycopg.connect(pooler.url, autocommit=True)) as holder:
+            holder.execute("SELECT 1")
+            found = await read_postgres_facts(pooler.url)
+            assert (found.pooled, found.schema_version) == (True, schema.VERSION)
+            with pytest.raises(StoreUnavailable):  # the doctor is to tell
+                await read_postgres_facts(pooler.url, tries_sessions=True)

@@ -100,7 +100,7 @@ RETURNING p.id, p.lane,
 -- Read a page of the index of rare statuses after a place, and give the authorizations among them that have no time of their
 -- next look one within a day, or at their end. Returns how many, the number of rows, and the last of them.
 WITH page AS MATERIALIZED (
-    SELECT p.account_id, p.rare_status, p.id, p.sweep_at
+    SELECT p.account_id, p.rare_status, p.id  -- no more than the index has
     FROM payments p
     WHERE p.rare_status IS NOT NULL
       AND (p.account_id, p.rare_status, p.id) > (%(account_id)s::text, %(status)s::text, %(id)s::uuid)
@@ -109,7 +109,7 @@ WITH page AS MATERIALIZED (
 ), unplanned AS MATERIALIZED (
     SELECT p.id
     FROM payments p
-    WHERE p.id IN (SELECT g.id FROM page g WHERE g.rare_status = 'authorized' AND g.sweep_at IS NULL)
+    WHERE p.id IN (SELECT g.id FROM page g WHERE g.rare_status = 'authorized')
       AND p.status = 'authorized' AND p.sweep_at IS NULL
     ORDER BY p.id
     FOR NO KEY UPDATE SKIP LOCKED
