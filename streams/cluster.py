@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -31,9 +33,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streams.pool import Command, Pool, is_bad_certificate
 from streams.server_url import Host
-from streams.slots import SLOTS, SlotRange, key_of, parse_cluster_url, parse_slots, slot_of
+from streams.slots import NAMELESS, SLOTS, SlotRange, key_of, parse_cluster_url, parse_slots, slot_of
 
 PATIENCE_S: Final = 0.5  # with one node that is asked for the map, before the next is asked
+FIRST_PATIENCE_S: Final = 5.0  # with each silent one for the first map, if the time-out of connecting is not set
 EVERY_S: Final = 0.1  # between two requests for the map: each command of an outage wants one
 _MOST_KEYS: Final = 4_096  # whose slots are kept; rate limits have a key per client
 _STAYS: Final = frozenset({"MOVED", "ASK", "CLUSTERDOWN"})
@@ -50,13 +53,20 @@ class NodePool(Pool):
         """Return True if the connection is of no use. One that leads to a node without the slot is."""
         return error.status_code not in _STAYS and super().leads_elsewhere(error)
 
+    async def close_idle(self) -> None:
+        """Close the idle connections without waiting for the node: with TLS, a dead one would be waited for."""
+        for connection in self._available_connections:
+            with suppress(RedisError, OSError, RuntimeError):
+                await connection.disconnect(nowait=True)
+
 
 class ClusterPool(Pool):
     """The connections to all nodes, a pool for each, and the map of the slots.
 
     The map is asked for by the first command, from any node that answers. Then every MOVED, every lost connection and every
     node that cannot serve asks for a new one, in the background and one request at a time; commands go by the old map
-    meanwhile, and one that is wrong is followed by its MOVED.
+    meanwhile, and one that is wrong is followed by its MOVED. What goes wrong during a request may be newer than its reply,
+    so there is another request after it.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
@@ -70,11 +80,13 @@ class ClusterPool(Pool):
         self._slots: dict[str | bytes, int] = {}  # by key
         self._asking: asyncio.Task[None] | None = None
         self._asked_s = float("-inf")
+        self._again = False  # a map was wanted after the request under way had been sent
+        self._closed = False
 
     async def replies(self, commands: Sequence[Command]) -> list[Any]:
         """Send the commands in one round trip to the node of the first key among them; return the reply to each, which may be
-        an error. A command with a key of another node is sent there afterwards. Commands without a key go along: TIME beside
-        a key is the time of the node that has the key."""
+        an error. A command with a key of another node is sent there afterwards. Commands without a key go along, to
+        the first node alone: if the key's command is redirected, TIME is not the time of the node that has the key."""
         if not self._owners:
             await self.renewed_map()
         node = self._node_for(commands)
@@ -84,7 +96,7 @@ class ClusterPool(Pool):
                 if isinstance(reply, ResponseError):
                     await self._handle_errors(node, commands, found)
                     break
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # callers have time-outs of their own
             self.renew_map()
             raise
         return found
@@ -119,7 +131,12 @@ class ClusterPool(Pool):
         """Send what was redirected once more, and put the replies in the places of the redirections."""
         redirected: dict[NodePool, list[int]] = {}
         for at, reply in enumerate(found):
-            if isinstance(reply, AskError):  # MOVED is one, too
+            if isinstance(reply, AskError) and reply.host == NAMELESS:
+                found[at] = TryAgainError(
+                    f"the node that has the slot has no hostname: {reply}", status_code="TRYAGAIN"
+                )
+                self.renew_map()
+            elif isinstance(reply, AskError):  # MOVED is one, too
                 target = self.node((reply.host or node.address[0], reply.port))
                 redirected.setdefault(target, []).append(at)
                 if isinstance(reply, MovedError):
@@ -137,25 +154,45 @@ class ClusterPool(Pool):
             for at in places:
                 asking = None if isinstance(found[at], MovedError) else next(answers)
                 answer = next(answers)
-                found[at] = asking if isinstance(asking, ResponseError) else _not_redirected(answer)
+                refused = isinstance(asking, ResponseError) and isinstance(answer, ResponseError)
+                found[at] = asking if refused else _not_redirected(answer)
 
     def renew_map(self) -> None:
-        """Ask for a new map in the background, unless a request is under way."""
+        """Ask for a new map in the background, after the request that is under way."""
+        self._again = True
+        if not self._closed:
+            self._request()
+
+    def _request(self) -> asyncio.Task[None]:
+        """Return the request for the map that is under way; start one if none is."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._renew_map())
-            self._asking.add_done_callback(_retrieved)
+            self._asking.add_done_callback(self._asked)
+        return self._asking
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        task.exception()  # the next command shows it: asyncio need not log it
+        if self._again:
+            self.renew_map()
 
     async def renewed_map(self) -> tuple[SlotRange, ...]:
         """Return the map that the cluster has now. Raises redis-py's ConnectionError if no node gives it, and its
         AuthenticationError if none lets us in."""
-        self.renew_map()
-        assert self._asking is not None
-        await asyncio.shield(self._asking)
+        if self._closed:
+            raise RedisConnectionError("the client is closed")
+        request = self._request()
+        await asyncio.wait([request])  # which a cancelled caller does not cancel for the others
+        if request.cancelled():
+            raise RedisConnectionError("the client was closed while it asked for the slots")
+        request.result()
         return self.ranges
 
     async def _renew_map(self) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._asked_s + EVERY_S - loop.time())
+        self._again = False
         try:
             ranges = await self._ask()
         finally:
@@ -168,25 +205,33 @@ class ClusterPool(Pool):
 
     async def _ask(self) -> tuple[SlotRange, ...]:
         """Ask one node after the other, in no order: one that is cut off from the others may answer with an old map, and must
-        not be asked each time."""
+        not be asked each time. Without any map, the silent ones are asked once more, and longer: they may be far away."""
         known = {host for one in self.ranges for host in (one.primary, *one.replicas)}
-        found: list[str] = []
+        found: dict[Host, str] = {}
         forbidden = 0
-        for host in (*_shuffled(known), *_shuffled(set(self._seeds) - known)):
+        tries = deque((host, PATIENCE_S) for host in (*_shuffled(known), *_shuffled(set(self._seeds) - known)))
+        while tries:
+            host, patience_s = tries.popleft()
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(patience_s):
                     [reply] = await self.node(host).replies([("CLUSTER", "SLOTS")])
                 if isinstance(reply, ResponseError):
                     raise reply
                 if ranges := parse_slots(reply, asked=host):
                     return ranges
-                found.append(f"{text_of(host)}: it is in no cluster yet")
+                found[host] = "it is in no cluster yet"
             except (RedisError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
                 no_login = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
                 forbidden += no_login or is_bad_certificate(error)
-                found.append(f"{text_of(host)}: {str(error) or type(error).__name__}")
+                found[host] = str(error) or type(error).__name__
+                if isinstance(error, TimeoutError) and not self.ranges and patience_s < (longer_s := self._longer_s()):
+                    tries.append((host, longer_s))
         kind = AuthenticationError if forbidden == len(found) else RedisConnectionError
-        raise kind(f"no node tells who has which slots: {'; '.join(found)}")
+        reasons = "; ".join(f"{text_of(host)}: {reason}" for host, reason in found.items())
+        raise kind(f"no node tells who has which slots: {reasons}")
+
+    def _longer_s(self) -> float:
+        return float(self._options.get("socket_connect_timeout") or FIRST_PATIENCE_S)
 
     async def _leave_unknown_nodes(self) -> None:
         """Close connections to nodes that the map does not have any more, once no command is under way there."""
@@ -195,17 +240,18 @@ class ClusterPool(Pool):
             node = self._nodes[host]
             if not node._in_use_connections:
                 del self._nodes[host]
-                await node.disconnect()
+                await node.close_idle()
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """Close all connections. Idle ones alone are not closed, which callers want after a failover: the map is renewed."""
         if not inuse_connections:
             self.renew_map()
             return
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
-        await asyncio.gather(*(node.disconnect() for node in self._nodes.values()))
+        await asyncio.gather(*(node.disconnect() for node in self._nodes.values()), return_exceptions=True)
 
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """Raise: a connection leads to one node, and which one depends on the command."""
@@ -228,11 +274,6 @@ def _not_redirected(reply: Any) -> Any:
     if isinstance(reply, AskError):
         return TryAgainError(f"redirected twice, the slot moves: {reply}", status_code="TRYAGAIN")
     return reply
-
-
-def _retrieved(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()  # the next command shows it: asyncio need not log it
 
 
 def _shuffled(hosts: set[Host]) -> list[Host]:

@@ -37,7 +37,8 @@ _KEYLESS: Final = frozenset(
     | {"SCAN", "SCRIPT", "SLOWLOG", "TIME", "WAIT"}
 )
 _STREAMS: Final = ("STREAMS", b"STREAMS")  # the word before the keys, of which redis-py makes bytes
-_UNKNOWN_HOSTS: Final = (None, b"", b"?")  # a node that does not know its own address
+NAMELESS: Final = "?"  # the host of a node without a hostname, where the cluster prefers hostnames
+_OF_THE_ASKED: Final = (None, b"")  # hosts: the one by which the node was asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,19 +74,28 @@ class SlotRange:
 
 
 def parse_slots(reply: Sequence[Any], *, asked: Host) -> tuple[SlotRange, ...]:
-    """Parse the reply to CLUSTER SLOTS of the node `asked`. Raises ValueError, TypeError or IndexError for another reply."""
+    """Parse the reply to CLUSTER SLOTS of the node `asked`. Slots whose primary has no address are left out, and so are such
+    replicas. Raises ValueError, TypeError or IndexError for another reply, or if no slot is left."""
     ranges = []
     for first, last, *nodes in reply:
         primary, *replicas = (_host(node, asked) for node in nodes)
         if not 0 <= first <= last < SLOTS:
             raise ValueError(f"slots from {first} to {last}")
-        ranges.append(SlotRange(first, last, primary, tuple(replicas)))
+        if primary is not None:
+            ranges.append(SlotRange(first, last, primary, tuple(one for one in replicas if one is not None)))
+    if reply and not ranges:
+        raise ValueError("no node has a hostname, and cluster-preferred-endpoint-type is hostname")
     return tuple(ranges)
 
 
-def _host(node: Sequence[Any], asked: Host) -> Host:
+def _host(node: Sequence[Any], asked: Host) -> Host | None:
     host, port = node[0], int(node[1])
-    return (asked[0] if host in _UNKNOWN_HOSTS else host.decode()), port
+    if host == NAMELESS.encode():  # any node, not just the asked one; since Redis 7.0 its other addresses follow
+        more = node[3] if len(node) > 3 else ()
+        host = dict(zip(more[::2], more[1::2], strict=True)).get(b"ip", host)
+        if host == NAMELESS.encode():
+            return None
+    return (asked[0] if host in _OF_THE_ASKED else host.decode()), port
 
 
 def slot_of(key: str | bytes) -> int:

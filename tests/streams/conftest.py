@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from streams import Lane, Message, Stream, connect
 from tests.streams.servers import Proxy, Server
+from tests.streams.two_nodes import TwoNodes, two_nodes
 
 _numbers = itertools.count(1)
 
@@ -90,3 +91,10 @@ async def pretend_idle(client: Redis, stream: Stream, message: Message, *, group
     await client.xclaim(
         key, group, consumer, 0, [message.id], idle=3_600_000, retrycount=message.deliveries, justid=True
     )
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[TwoNodes]:
+    """A cluster of two scripted nodes, and a client of it."""
+    async with two_nodes() as found:
+        yield found

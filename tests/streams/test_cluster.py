@@ -5,82 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from streams import DeadLetters, Stream, StreamError, StreamForbidden, StreamUnavailable, connect
-from streams.cluster import ClusterPool
-from streams.connection import redis_errors, replies
-from streams.pool import Command
+from streams.connection import redis_errors
 from streams.script import Script
 from streams.slots import SLOTS, slot_of
-from tests.streams.scripted_node import HANG_UP, Reply, ScriptedNode, Words, says, slots
+from tests.streams.scripted_node import HANG_UP, ScriptedNode, Words, says, slots
 from tests.streams.servers import HOST
-
-KEY = "{s}:lane"
-SET = ("SET", KEY, "value")
-HALF = SLOTS // 2
-
-
-class TwoNodes:
-    """A client, and two nodes: `owner` has the slot of `KEY` by the map, `other` the other half of the slots."""
-
-    def __init__(self, client: Redis, owner: ScriptedNode, other: ScriptedNode) -> None:
-        self.client = client
-        self.owner = owner
-        self.other = other
-
-    @property
-    def pool(self) -> ClusterPool:
-        pool: Any = self.client.connection_pool
-        assert isinstance(pool, ClusterPool)
-        return pool
-
-    def redirected(self, code: str, node: ScriptedNode) -> Reply:
-        """Return a script that sends every command with a key away to this node."""
-
-        async def reply(words: Words) -> str:
-            return "+OK" if words == [b"ASKING"] else f"-{code} {slot_of(KEY)} {HOST}:{node.port}"
-
-        return reply
-
-    def moved(self) -> None:
-        """Give the slot to the other node, by the word of both."""
-        self.owner.reply = self.redirected("MOVED", self.other)
-        self.owner.map = self.other.map = slots((0, SLOTS - 1, self.other))
-
-    async def send(self, *commands: Command) -> list[Any]:
-        with redis_errors():
-            return await replies(self.client, commands)
-
-    @property
-    def maps(self) -> int:
-        """The number of requests for the map."""
-        return self.owner.maps + self.other.maps
-
-
-async def reached(condition: Callable[[], bool]) -> None:
-    """Return when the condition is true."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[TwoNodes]:
-    async with ScriptedNode() as low, ScriptedNode() as high:
-        low.map = high.map = slots((0, HALF - 1, low), (HALF, SLOTS - 1, high))
-        owner, other = (low, high) if slot_of(KEY) < HALF else (high, low)
-        url = f"redis+cluster://{HOST}:{owner.port},{HOST}:{other.port}"
-        async with connect(url, timeout=timedelta(seconds=1)) as client:
-            yield TwoNodes(client, owner, other)
+from tests.streams.two_nodes import HALF, KEY, SET, TwoNodes, reached
 
 
 async def test_a_command_goes_to_the_node_of_its_slot_and_those_without_a_key_go_along(nodes: TwoNodes) -> None:
@@ -130,6 +68,25 @@ async def test_an_asking_without_the_right_to_it_is_named(nodes: TwoNodes) -> No
     nodes.owner.reply, nodes.other.reply = nodes.redirected("ASK", nodes.other), refusing
     with pytest.raises(StreamForbidden, match="asking"), redis_errors():
         await nodes.client.set(KEY, "value")
+
+
+async def test_the_reply_to_a_command_counts_though_its_asking_failed(nodes: TwoNodes) -> None:
+    async def unlike_redis(words: Words) -> str:
+        return "-ERR unknown command" if words == [b"ASKING"] else "+done"
+
+    nodes.owner.reply, nodes.other.reply = nodes.redirected("ASK", nodes.other), unlike_redis
+    assert await nodes.send(SET) == [b"done"]
+
+
+@pytest.mark.parametrize("code", ["MOVED", "ASK"])
+async def test_a_redirection_to_a_node_without_a_hostname_is_not_followed(nodes: TwoNodes, code: str) -> None:
+    await nodes.send(SET)
+    nodes.owner.reply = says(f"-{code} {slot_of(KEY)} ?:{nodes.other.port}")
+    with pytest.raises(StreamUnavailable, match="has no hostname") as error, redis_errors():
+        await nodes.client.set(KEY, "value")
+    assert type(error.value) is StreamUnavailable
+    await reached(lambda: nodes.maps == 2)
+    assert not nodes.other.names
 
 
 async def test_only_the_redirected_commands_of_a_trip_are_sent_again(nodes: TwoNodes) -> None:
@@ -250,13 +207,13 @@ async def test_any_node_that_answers_gives_the_map(nodes: TwoNodes) -> None:
         ("*0", StreamUnavailable, "it is in no cluster yet"),
         ("+OK", StreamUnavailable, "no node tells"),
         (HANG_UP, StreamUnavailable, "no node tells"),
-        (None, StreamUnavailable, "TimeoutError"),
+        (None, StreamUnavailable, "TimeoutError|no answer in 0.6 s"),
     ],
 )
 async def test_without_a_map_the_reason_is_told(reply: str | None, kind: type[StreamError], text: str) -> None:
     async with ScriptedNode() as node:
         node.map = says(reply)
-        async with connect(f"redis+cluster://{HOST}:{node.port}") as client:
+        async with connect(f"redis+cluster://{HOST}:{node.port}", timeout=timedelta(seconds=0.6)) as client:
             with pytest.raises(kind, match=text), redis_errors():
                 await client.set(KEY, "value")
             node.map = slots((0, SLOTS - 1, node))
@@ -324,3 +281,4 @@ async def test_a_cancelled_command_leaves_no_connection_with_its_reply(nodes: Tw
             await nodes.send(SET)
     nodes.owner.reply = says("+fresh")
     assert await nodes.send(SET) == [b"fresh"]
+    await reached(lambda: nodes.maps == 2)  # the caller's time-out may be shorter than the client's
