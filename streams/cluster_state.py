@@ -22,7 +22,7 @@ from streams.slots import SlotRange, slot_of
 class NodeFacts:
     """One node: the `slots` that it serves (0 for a replica) and the addresses of its `replicas`. `serves` is the cluster's
     state by its own words, None if it may not tell; `full_coverage` the setting `cluster-require-full-coverage`. `server` is
-    None if the node does not answer, for the reason in `error`."""
+    None if the node does not answer or, with `refused`, refuses INFO, TIME or the login, for the reason in `error`."""
 
     address: str
     slots: int
@@ -31,6 +31,7 @@ class NodeFacts:
     full_coverage: bool | None = None
     server: ServerFacts | None = None
     error: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,8 @@ class ClusterFacts:
 
 @translating
 async def cluster_facts(client: Redis, streams: Sequence[Stream] = ()) -> ClusterFacts | None:
-    """Return the facts about the cluster, None for a client of one server. A node that does not answer is named with its
-    error. Raises `StreamUnavailable` if none answers, and `StreamRefused` if one refuses INFO."""
+    """Return the facts about the cluster, None for a client of one server. A node that does not answer, or refuses, is
+    named with its error. Raises `StreamUnavailable` if none tells who has which slots."""
     pool = client.connection_pool
     if not isinstance(pool, ClusterPool):
         return None
@@ -72,10 +73,9 @@ async def _node_facts(address: str, client: Redis, ranges: Sequence[SlotRange]) 
     try:
         server = await server_facts(client)
         serves, full_coverage = await _settings(client)
-    except StreamRefused:
-        raise
     except StreamError as error:
-        return NodeFacts(address=address, slots=slots, replicas=replicas, error=str(error))
+        refused = isinstance(error, StreamRefused)
+        return NodeFacts(address=address, slots=slots, replicas=replicas, error=str(error), refused=refused)
     return NodeFacts(
         address=address,
         slots=slots,

@@ -31,6 +31,9 @@ def _state(facts: ClusterFacts) -> Check:
 def _node(node: NodeFacts) -> Check:
     name = f"redis node {node.address}"
     role = f"primary of {node.slots:,} slots" if node.slots else "replica"
+    if node.refused:
+        advice = "give its user the password and the rights of the other nodes: docs/operations.md, Rights in Redis"
+        return Check(name, "warn", f"{role}, refuses: {node.error}", advice)
     if node.server is None:
         state: State = "fail" if node.slots else "warn"
         return Check(name, state, f"{role}, does not answer: {node.error}", "start it, or let a replica take its slots")

@@ -17,7 +17,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.lanes import operations_stream, payments_stream
 from okane.monitoring.checked_system import CheckedSystem
 from okane.monitoring.cluster_checks import cluster_checks
-from okane.monitoring.findings import Check, State
+from okane.monitoring.findings import Check
 from okane.monitoring.host_checks import host_checks
 from okane.monitoring.operation_checks import operation_checks, reading_consumers
 from okane.monitoring.webhook_checks import webhook_checks
@@ -33,7 +33,6 @@ from okane.timestamp_text import format_time
 from streams import (
     Inspector,
     ServerFacts,
-    Stream,
     StreamError,
     StreamRefused,
     cluster_facts,
@@ -118,13 +117,9 @@ async def _redis(system: CheckedSystem) -> list[Check]:
         async with connect(system.redis_url) as redis:
             checks += await _redis_rights(redis, system)
             try:
-                checks += await _redis_servers(
-                    redis, (stream, operations_stream(system.settings.operations_stream_name))
-                )
+                checks += await _redis_servers(redis, system)
             except StreamRefused as error:
-                advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
-                state: State = "fail" if system.settings.check_eviction else "warn"
-                checks.append(Check("redis eviction", state, f"unknown: {error}", advice))
+                checks.append(_unknown_eviction(redis, system.settings, str(error)))
             stats = await Inspector(redis, stream, group=group).stats()
     except (StreamError, SetupError) as error:
         advice = "start Redis, or correct REDIS_URL; payments are accepted meanwhile"
@@ -150,21 +145,29 @@ async def _redis_rights(redis: RedisClient, system: CheckedSystem) -> list[Check
     return checks
 
 
-async def _redis_servers(redis: RedisClient, streams: Sequence[Stream]) -> list[Check]:
+async def _redis_servers(redis: RedisClient, system: CheckedSystem) -> list[Check]:
     """Return the findings about the server. Of a cluster: about all of it, and the faults of single nodes."""
-    sent_at = datetime.now(UTC)
+    settings = system.settings
+    streams = payments_stream(settings.stream), operations_stream(settings.operations_stream_name)
     facts = await cluster_facts(redis, streams)
     if facts is None:
-        return _redis_server(await server_facts(redis), sent_at)
+        return _redis_server(await server_facts(redis))
     checks = cluster_checks(facts)
     for node in facts.nodes:
-        for one in _redis_server(node.server, sent_at) if node.server is not None else ():
+        if node.refused and node.slots:
+            checks.append(_unknown_eviction(redis, settings, f"{node.address}: {node.error}"))
+        for one in _redis_server(node.server) if node.server is not None else ():
             if one.state != "ok" and one.name != "redis role":  # replicas belong to it
                 checks.append(replace(one, found=f"{node.address}: {one.found}"))
     return checks
 
 
-def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
+def _unknown_eviction(redis: RedisClient, settings: Settings, error: str) -> Check:
+    advice = f"ACL SETUSER {user_of(redis)} +info, or OKANE_CHECK_EVICTION=false if it is noeviction"
+    return Check("redis eviction", "fail" if settings.check_eviction else "warn", f"unknown: {error}", advice)
+
+
+def _redis_server(facts: ServerFacts) -> list[Check]:
     return [
         _check(
             "redis version", facts.supported, f"{facts.kind} {facts.version}", "upgrade: Redis >= 6.2 or Valkey >= 7.2"
@@ -184,7 +187,7 @@ def _redis_server(facts: ServerFacts, sent_at: datetime) -> list[Check]:
             "appendonly no",
             "set appendonly yes: without it the sweep repairs every wake-up after a restart (slower, no loss)",
         ),
-        _clock("redis clock", facts.now - sent_at),
+        _clock("redis clock", facts.now - facts.sent_at),
     ]
 
 

@@ -25,6 +25,7 @@ SERVER = ServerFacts(
     used_memory_bytes=1,
     appendonly=True,
     now=datetime(2026, 1, 1, tzinfo=UTC),
+    sent_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
 GOOD: dict[str, Any] = {"server": SERVER, "serves": True, "full_coverage": False}
 
@@ -55,6 +56,7 @@ def test_a_sound_cluster_is_ok_and_its_nodes_are_named() -> None:
         ({"slots": 8_000}, "redis cluster", "fail", "192 of 16,384 slots have no node"),
         ({"replicas": ()}, "redis node a:1", "warn", "without a replica"),
         ({"server": None, "error": "refused"}, "redis node a:1", "fail", "does not answer: refused"),
+        ({"server": None, "error": "NOPERM", "refused": True}, "redis node a:1", "warn", "refuses: NOPERM"),
         ({"full_coverage": True}, "redis coverage", "warn", "yes on a:1"),
         (
             {"serves": None, "full_coverage": None},

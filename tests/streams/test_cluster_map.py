@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streams import StreamUnavailable, cluster, connect
+from streams import StreamForbidden, StreamUnavailable, cluster, cluster_facts, connect, require_noeviction
 from streams.slots import SLOTS, SlotRange, parse_slots
-from tests.streams.scripted_node import ScriptedNode, Words, says, slots
+from tests.streams.scripted_node import HANG_UP, Reply, ScriptedNode, Words, says, slots
 from tests.streams.servers import HOST
 from tests.streams.two_nodes import SET, TwoNodes, reached
 
 ASKED = ("10.0.0.1", 6379)
 IP = [b"ip", b"10.0.0.2"]
+INFO = (
+    "redis_version:7.2.0\r\nrole:master\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\nused_memory:1\r\naof_enabled:1"
+)
+NO_INFO = "-NOPERM User worker has no permissions to run the 'info' command"
 
 
 @pytest.mark.parametrize(
@@ -109,3 +113,51 @@ async def test_the_first_map_is_waited_for_longer(monkeypatch: pytest.MonkeyPatc
         node.map = far_away
         async with connect(f"redis+cluster://{HOST}:{node.port}", timeout=timedelta(seconds=20)) as client:
             assert await client.set("key", "value")
+
+
+def shard(primary: ScriptedNode, replica: ScriptedNode) -> Reply:
+    """Return a map of one primary and its replica."""
+    parts = ["*1", "*4", ":0", f":{SLOTS - 1}"]
+    for node in (primary, replica):
+        parts += ["*3", f"${len(HOST)}", HOST, f":{node.port}", "$2", "id"]
+    return says("\r\n".join(parts))
+
+
+async def tells(words: Words) -> str:
+    return f"${len(INFO)}\r\n{INFO}" if words[0] == b"INFO" else "*2\r\n$1\r\n1\r\n$1\r\n2"
+
+
+async def test_a_replica_that_refuses_ends_no_process_and_a_primary_is_named() -> None:
+    async with ScriptedNode(tells) as primary, ScriptedNode(says(NO_INFO)) as replica:
+        primary.map = replica.map = shard(primary, replica)
+        async with connect(f"redis+cluster://{HOST}:{primary.port}") as client:
+            assert (await require_noeviction(client)).noeviction
+            facts = await cluster_facts(client)
+            assert facts is not None
+            assert [(one.slots, one.refused) for one in facts.nodes] == [(SLOTS, False), (0, True)]
+            assert "NOPERM" in facts.nodes[1].error
+            primary.reply = says(HANG_UP)  # it is only away
+            with pytest.raises(StreamUnavailable) as error:
+                await require_noeviction(client)
+            assert type(error.value) is StreamUnavailable
+            primary.reply, replica.reply = replica.reply, tells
+            with pytest.raises(StreamForbidden, match=f"{HOST}:{primary.port}: NOPERM"):
+                await require_noeviction(client)
+
+
+async def test_the_clocks_are_compared_without_the_wait_for_the_map() -> None:
+    async with ScriptedNode(tells) as node:
+        answer, answered_at = slots((0, SLOTS - 1, node)), list[datetime]()
+
+        async def late(words: Words) -> str | None:
+            await asyncio.sleep(0.01)
+            answered_at.append(datetime.now(UTC))
+            return await answer(words)
+
+        node.map = late
+        async with connect(f"redis+cluster://{HOST}:{node.port}") as client:
+            facts = await cluster_facts(client)
+        assert facts is not None
+        server = facts.nodes[0].server
+        assert server is not None
+        assert answered_at[0] <= server.sent_at <= datetime.now(UTC)
