@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from streams.sentinel import SENTINEL_PORT, parse_sentinel_url
 from tests.deploy.files import DEPLOY, OURS, ROOT, SERVICES, check_settings, loaded, substituted
 from tests.deploy.manifests import ALL, SENTINEL, Manifest
 from tests.deploy.test_kubernetes import SECRET, VERSIONS
-from tests.local.waiting import wait_until
+from tests.local import waiting
 
 COMPOSE = DEPLOY / "compose.sentinel.yaml"
 CHANGES: Mapping[str, Mapping[str, Any]] = loaded(COMPOSE)["services"]
+wait_until = partial(waiting.wait_until, timeout_s=60)  # a failover takes 10 s, and longer on a busy machine
+
 SERVERS, SENTINELS = ("valkey", "valkey-replica"), ("sentinel-1", "sentinel-2", "sentinel-3")
 PASSWORD = "long enough, with 'quotes'"
 
@@ -145,6 +148,7 @@ def running(tmp_path: Path, ports: Mapping[str, int]) -> Iterator[Running]:
         one.end()
 
 
+@pytest.mark.timeout(400)
 def test_the_servers_of_the_file_fail_over_and_keep_their_roles(running: Running, ports: Mapping[str, int]) -> None:
     """A server that comes back begins with the role that Sentinel gave it, not with the one of its first start."""
     first, second = SERVERS

@@ -66,6 +66,7 @@ class Effect:
 OVERVIEW, STREAMS, PAYMENTS, DEPENDENCIES = "okane-overview", "okane-streams", "okane-payments", "okane-dependencies"
 WEBHOOKS = "okane-webhooks"
 SOME = 0.001
+IDLE_S = 2  # no worker that lives is idle for as long
 FAILED, FAILING = (("outcome", "status_5xx"),), (("state", "failing"),)
 CARD, FUNDS = (("code", "card_declined"),), (("code", "insufficient_funds"),)
 
@@ -73,7 +74,7 @@ FAULTS = (
     Effect(fault="killed worker", board=OVERVIEW, title="Processes", labels=(("process", "w1"),), at_most=0),
     Effect(fault="killed worker", board=OVERVIEW, title="Processes that answer", at_most=0.9),
     Effect(fault="killed worker", board=STREAMS, title="Take-overs", at_least=SOME),
-    Effect(fault="killed worker", board=STREAMS, title="Idle", labels=(("consumer", "w1"),), at_least=2),
+    Effect(fault="killed worker", board=STREAMS, title="Idle", labels=(("consumer", "w1"),), at_least=IDLE_S),
     Effect(fault="stopped worker", board=PAYMENTS, title="Late results", at_least=SOME),
     Effect(fault="Redis away", board=DEPENDENCIES, title="Redis", at_most=0),
     Effect(fault="Redis away", board=DEPENDENCIES, title="Dependencies up", labels=(("dependency", "redis"),), at_most=0),
@@ -208,10 +209,13 @@ async def kill_a_worker(system: System, prometheus: Prometheus) -> None:
     await system.kill("w1")
 
     async def missed() -> bool:
-        """Its `up` is 0, and its messages are taken over"""
-        return await prometheus.now('up{process="w1"}') == [0] and await prometheus.now(
-            "sum(okane_messages_reclaimed_total)"
-        ) > [0]
+        """Its `up` is 0, its messages are taken over, and its consumer is seen to be idle"""
+        idle = await prometheus.now('min(okane_stream_group_consumer_idle_seconds{consumer="w1"})')
+        return (
+            await prometheus.now('up{process="w1"}') == [0]
+            and await prometheus.now("sum(okane_messages_reclaimed_total)") > [0]
+            and idle >= [IDLE_S + 1]
+        )
 
     await until(missed)
     await system.start_worker("w1")

@@ -91,10 +91,12 @@ async def test_a_pool_that_is_nearly_full_keeps_no_process_from_checking_the_sch
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_facts, "SESSIONS_PATIENCE_S", 1.0)
-    with running_pooler(database_url, "session", size=2) as pooler:
-        with contextlib.closing(psycopg.connect(pooler.url, autocommit=True)) as holder:
-            holder.execute("SELECT 1")
-            found = await read_postgres_facts(pooler.url)
-            assert (found.pooled, found.schema_version) == (True, schema.VERSION)
-            with pytest.raises(StoreUnavailable):  # the doctor is to tell
-                await read_postgres_facts(pooler.url, tries_sessions=True)
+    with (
+        running_pooler(database_url, "session", size=2) as pooler,
+        contextlib.closing(psycopg.connect(pooler.url, autocommit=True)) as holder,
+    ):
+        holder.execute("SELECT 1")
+        found = await read_postgres_facts(pooler.url)
+        assert (found.pooled, found.schema_version) == (True, schema.VERSION)
+        with pytest.raises(StoreUnavailable):  # the doctor is to tell
+            await read_postgres_facts(pooler.url, tries_sessions=True)

@@ -183,13 +183,17 @@ class Audit(ProviderAudit, Watch, Listener):
 
     def settled(self, server: Server) -> bool:
         """Return True if everything has come to rest."""
-        looked_up = all(row.sweep_at is None for row in self._database.payments.values())
+        rows = self._database.payments.values()
+        looked_up = all(row.sweep_at is None or row.status is Status.AUTHORIZED for row in rows)  # looked up for ever
         return self.payments_rest() and looked_up and not self._left(server)
 
     def payments_rest(self) -> bool:
         """Return True if all payments have come to rest."""
-        rows = self._database.payments.values()
-        return all(row.status in TERMINAL or row.status is Status.NEEDS_REVIEW for row in rows)
+        return all(self.rests(row) for row in self._database.payments.values())
+
+    def rests(self, row: PaymentRow) -> bool:
+        """Return True if a payment is closed, or waits for a human."""
+        return row.status in TERMINAL or row.status is Status.NEEDS_REVIEW
 
     def check_rest_without_redis(self, refused: str) -> None:
         """I5 while Redis still refuses: payments settle without it."""
@@ -209,7 +213,7 @@ class Audit(ProviderAudit, Watch, Listener):
             self._check_events(row, self._database.events[row.id])
             for fault in self.faults(row, self._database.events[row.id], captured[str(row.id)]):
                 self.report(fault)
-            if row.status not in TERMINAL and row.status is not Status.NEEDS_REVIEW:
+            if not self.rests(row):
                 self.report(f"I5: {row.id} is {row.status} forever")
             if row.status in TERMINAL and row.sweep_at is not None:
                 self.report(f"I5: {row.id} is {row.status}, and to be looked up forever")

@@ -42,7 +42,7 @@ from okane.store import (
 )
 from okane.store.claims import NO_PROVIDER_WAIT_S, ONLY_HTTP, SWITCHED_WAIT_S
 from okane.store.rare_transitions import conflict
-from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, MarkResult
+from okane.store.sweep import ALL_LANES, LONGEST_QUEUE, WINDOW, AuthorizationPlace, MarkResult, PlannedPage
 
 FAILED = (Status.FAILED_FINAL, Status.FAILED_RETRYABLE)
 AWAITING = (Status.REQUIRES_ACTION, Status.SUBMITTED)
@@ -814,6 +814,10 @@ class MemorySweepStore:
         lost = sum(self._mark(self._db.payments[one], lane) for one in window)
         self._move(lane, window[-1] if more else below)
         return MarkResult(lost=lost, more=more)
+
+    async def plan_authorizations(self, after: AuthorizationPlace | None) -> PlannedPage:
+        """Find none: no older version has written any here."""
+        return PlannedPage(0, None)
 
     async def take_due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False

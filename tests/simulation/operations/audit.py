@@ -111,8 +111,13 @@ class OperationAudit(Audit):
 
     def payments_rest(self) -> bool:
         """Return True if all payments and operations have come to rest; money that is held waits for its end."""
-        held = any(row.status is Status.AUTHORIZED and row.sweep_at for row in self.tables.db.payments.values())
-        return not held and super().payments_rest() and all(row.status.is_at_rest for row in self.tables.rows.values())
+        return super().payments_rest() and all(row.status.is_at_rest for row in self.tables.rows.values())
+
+    def rests(self, row: PaymentRow) -> bool:
+        """Return True also for an authorization whose capture or void waits for a human."""
+        operation = None if row.open_operation is None else self.tables.rows[row.open_operation]
+        waits = operation is not None and operation.status is OperationStatus.NEEDS_REVIEW
+        return super().rests(row) or (row.status is Status.AUTHORIZED and waits)
 
     def check_unrepaired(self) -> None:
         """I11 for payments that hold no money: the sweep ends an authorization. The notice of a refund is one of its own."""
