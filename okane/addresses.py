@@ -113,10 +113,7 @@ def check_redis(text: str) -> str:
 
 
 def _check_sentinels(text: str) -> str:
-    _check_text(text, _SENTINEL_SCHEMES, "redis+sentinel://:password@host:26379,host:26379/name/0")
-    parts = _split(text)
-    _check_no_fragment(parts, text)
-    _check_hosts(parts)
+    parts = _split_hosts(text, _SENTINEL_SCHEMES, "redis+sentinel://:password@host:26379,host:26379/name/0")
     if not re.fullmatch(r"/[A-Za-z0-9._-]{1,100}(?:/\d{0,5})?/?", unquote(parts.path), re.ASCII):
         raise ValueError(
             "does not end with the primary's name and a database number: redis+sentinel://host:26379/name/0"
@@ -126,10 +123,7 @@ def _check_sentinels(text: str) -> str:
 
 
 def _check_cluster(text: str) -> str:
-    _check_text(text, _CLUSTER_SCHEMES, "redis+cluster://:password@host:6379,host:6379")
-    parts = _split(text)
-    _check_no_fragment(parts, text)
-    _check_hosts(parts)
+    parts = _split_hosts(text, _CLUSTER_SCHEMES, "redis+cluster://:password@host:6379,host:6379")
     if not re.fullmatch(r"/?0*/?", unquote(parts.path), re.ASCII):
         raise ValueError(
             "has a database number or another path, but a cluster has one database: redis+cluster://host:6379"
@@ -138,13 +132,18 @@ def _check_cluster(text: str) -> str:
     return text
 
 
-def _check_hosts(parts: SplitResult) -> None:
-    """Refuse all but [user[:password]@]host[:port][,host[:port]...]."""
+def _split_hosts(text: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    """Return the parts of a URL of one of these schemes. Refuse all authorities but
+    [user[:password]@]host[:port][,host[:port]...]."""
+    _check_text(text, schemes, example)
+    parts = _split(text)
+    _check_no_fragment(parts, text)
     userinfo, at, hosts = parts.netloc.rpartition("@")
     if userinfo.count("@") > 0:
         raise ValueError(f"has more than one @: {_PASSWORD_ADVICE}")
     for host in hosts.split(","):
         _check_authority(_split(f"//{userinfo}{at}{host}"))
+    return parts
 
 
 def _check_no_fragment(parts: SplitResult, text: str) -> None:

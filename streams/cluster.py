@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -120,6 +120,10 @@ class ClusterPool(Pool):
     def _any_node(self) -> NodePool:
         return self.node(random.choice(self.ranges).primary)
 
+    def hosts(self) -> Collection[Host]:
+        """Return the nodes that the map has, each once."""
+        return dict.fromkeys(host for one in self.ranges for host in (one.primary, *one.replicas))
+
     def node(self, host: Host) -> NodePool:
         """Return the connections to this node."""
         found = self._nodes.get(host)
@@ -206,7 +210,7 @@ class ClusterPool(Pool):
     async def _ask(self) -> tuple[SlotRange, ...]:
         """Ask one node after the other, in no order: one that is cut off from the others may answer with an old map, and must
         not be asked each time. Without any map, the silent ones are asked once more, and longer: they may be far away."""
-        known = {host for one in self.ranges for host in (one.primary, *one.replicas)}
+        known = set(self.hosts())
         found: dict[Host, str] = {}
         forbidden = 0
         tries = deque((host, PATIENCE_S) for host in (*_shuffled(known), *_shuffled(set(self._seeds) - known)))
@@ -235,8 +239,7 @@ class ClusterPool(Pool):
 
     async def _leave_unknown_nodes(self) -> None:
         """Close connections to nodes that the map does not have any more, once no command is under way there."""
-        known = {host for one in self.ranges for host in (one.primary, *one.replicas)}
-        for host in self._nodes.keys() - known:
+        for host in self._nodes.keys() - self.hosts():
             node = self._nodes[host]
             if not node._in_use_connections:
                 del self._nodes[host]
@@ -264,9 +267,8 @@ async def node_clients(client: Redis) -> Mapping[str, Redis]:
     pool = client.connection_pool
     if not isinstance(pool, ClusterPool):
         return {"": client}
-    ranges = await pool.renewed_map()
-    hosts = dict.fromkeys(host for one in ranges for host in (one.primary, *one.replicas))
-    return {text_of(host): Redis(connection_pool=pool.node(host)) for host in hosts}
+    await pool.renewed_map()
+    return {text_of(host): Redis(connection_pool=pool.node(host)) for host in pool.hosts()}
 
 
 def _not_redirected(reply: Any) -> Any:

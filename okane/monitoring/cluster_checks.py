@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from okane.monitoring.findings import Check, State
 from streams import ClusterFacts, NodeFacts
-
-SLOTS: Final = 16_384
+from streams.slots import SLOTS
 
 
 def cluster_checks(facts: ClusterFacts) -> list[Check]:

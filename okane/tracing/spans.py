@@ -175,7 +175,7 @@ class SpanFactory:
         attributes = {"http.request.method": method, "url.scheme": "http"}
         if route is not None:
             attributes["http.route"] = route
-            if path == route or _has_ids_only(route, path):
+            if _has_ids_only(route, path):
                 attributes["url.path"] = path
         name = f"{method} {route}" if route is not None else method.replace("_OTHER", "HTTP")
         return TraceSpan.of(self._start(name, _context_of(traceparents), SpanKind.SERVER, attributes))

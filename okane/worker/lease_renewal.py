@@ -68,8 +68,7 @@ class LeaseRenewal:
 
     def lease_for(self, claimed: Claim) -> Lease:
         """Return the lease of this claim of a payment. It is renewed while its block lasts."""
-        payment = claimed.payment
-        return Lease(payment.id, payment.attempts, claimed.valid_until_s, self._held)
+        return self.hold(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s)
 
     def hold(self, claimed_id: UUID, attempt: int, valid_until_s: float) -> Lease:
         """Return the lease of the claim of this id and attempt. It is renewed while its block lasts."""

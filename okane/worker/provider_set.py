@@ -81,7 +81,7 @@ class ProviderSet:
 
     def of(self, payment: Payment) -> Gateway | None:
         """Return the provider of a claimed or closed payment, None if this worker does not have it."""
-        return self._gateways.get(payment.provider or LEGACY_PROVIDER)
+        return self.named(payment.provider or LEGACY_PROVIDER)
 
     def named(self, name: str) -> Gateway | None:
         """Return the provider of this name, None if this worker does not have it."""

@@ -235,6 +235,9 @@ class ThinOperation(TypedDict):
     id: UUID
 
 
+_Operation = OperationSnapshot | ThinOperation
+
+
 class ThinPayment(TypedDict):
     """The ids of a change, for endpoints with `\"payload\": \"thin\"`."""
 
@@ -247,14 +250,11 @@ class OfPayment(TypedDict):
 
     payment: PaymentSnapshot | ThinPayment
     refund: NotRequired[
-        Annotated[
-            OperationSnapshot | ThinOperation,
-            Field(description="of `refund.*`, and of `payment.late_result` about a refund"),
-        ]
+        Annotated[_Operation, Field(description="of `refund.*`, and of `payment.late_result` about a refund")]
     ]
     capture: NotRequired[
         Annotated[
-            OperationSnapshot | ThinOperation,
+            _Operation,
             Field(
                 description="of `payment.capture_failed`, and of `payment.late_result` and `payment.review_required` about a "
                 "capture"
@@ -262,10 +262,7 @@ class OfPayment(TypedDict):
         ]
     ]
     void: NotRequired[
-        Annotated[
-            OperationSnapshot | ThinOperation,
-            Field(description="of `payment.late_result` and `payment.review_required` about a void"),
-        ]
+        Annotated[_Operation, Field(description="of `payment.late_result` and `payment.review_required` about a void")]
     ]
     dispute: NotRequired[Annotated[DisputeSnapshot | ThinDispute, Field(description="of `dispute.*`")]]
 
