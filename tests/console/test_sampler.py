@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from okane.console import charts
+from okane.console.outages import Outages
 from okane.console.overview import Verdict, judge
 from okane.console.sampler import FORGET_S, INTERVAL_S, Sampler
 from okane.errors import StoreSlow, StoreUnavailable
@@ -56,7 +57,9 @@ class System:
         self.stats: StreamStats | None = stats()
         self.oldest_due: timedelta | None = timedelta(0)
         self.processes: tuple[PresentProcess, ...] = (WORKER,)
-        self.sampler = Sampler(self.observe, now=self.now, clock=lambda: self.now_s)
+        self.is_postgres_heard = True
+        self.outages = Outages.none(self.now, lambda: self.now_s)
+        self.sampler = Sampler(self.observe, now=self.now, outages=self.outages, clock=lambda: self.now_s)
 
     def now(self) -> datetime:
         return BEGIN + timedelta(seconds=self.now_s)
@@ -78,7 +81,7 @@ class System:
             providers=(),
             webhooks=None,
             trouble=(),
-            is_postgres_heard=self.oldest_due is not None,
+            is_postgres_heard=self.is_postgres_heard and self.oldest_due is not None,
         )
 
 
@@ -148,6 +151,16 @@ async def test_a_server_that_is_away_is_named_with_the_time_since_when() -> None
 async def judged(system: System) -> Verdict:
     system.now_s += 2
     return judge(await system.sampler.current())
+
+
+async def test_the_verdict_agrees_with_what_another_page_has_noticed_of_postgres() -> None:
+    system = System()
+    system.is_postgres_heard = False  # the facts are those before
+    assert await judged(system) is Verdict.IDLE
+    system.outages.postgres.notice()
+    assert await judged(system) is Verdict.POSTGRES_AWAY
+    system.is_postgres_heard = True
+    assert await judged(system) is Verdict.IDLE
 
 
 async def test_the_verdict_names_the_most_urgent_trouble() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -18,7 +19,7 @@ from okane.providers.base import Approved, Declined, NotFound, Notice, Pending, 
 from okane.providers.stripe.provider import StripeProvider
 from okane.providers.stripe.webhook import StripeNoticeParser
 from tests.okane.stripe_answers import CARD_PAYMENT
-from torture.gateway.books import Books, Dispute, Intent, Saved, read_intents
+from torture.gateway.books import Books, Dispute, Intent, Refund, Saved, read_intents
 from torture.gateway.server import Behaviour, Gateway
 from torture.history.disputes import read_booked
 from torture.history.journals import read_gateway_charges
@@ -30,6 +31,17 @@ INTENT = Intent(
 )
 CALM = Behaviour(
     decline=0, action=0, processing=0, limit=0, refuse=0, dispute=0, lose_notice=0, double_notice=0, latency_s=0
+)
+REFUND = Refund(
+    ref="re_1",
+    key="r",
+    operation_id="01a22eea-46fc-7442-9a3d-0e7cdde40002",
+    payment_id="01a22ee9-edfb-7289-acab-7f2f487800ec",
+    intent="pi_1",
+    amount=400,
+    currency="usd",
+    status="succeeded",
+    at_s=1.0,
 )
 DISPUTE = Dispute(
     ref="du_1", intent="pi_1", payment_id="p", amount=440, currency="usd", status="needs_response", at_s=1.0
@@ -188,6 +200,24 @@ async def test_a_dispute_is_told_until_it_is_taken_and_can_be_fetched(tmp_path: 
         assert (fetched.payment_id, fetched.amount_minor) == (CARD_PAYMENT.id, CARD_PAYMENT.amount_minor)
     [booked] = read_booked(path)
     assert (booked.ref, booked.payment_id) == (notice.dispute_ref, str(CARD_PAYMENT.id))
+
+
+async def test_a_refund_that_came_back_is_told_again_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    books = Books(path)
+    books.make(replace(INTENT, status="succeeded"), Saved("", 200, "{}"))
+    books.refund(REFUND, Saved("", 200, "{}"))
+    books.decide_refund(REFUND.ref, "failed")
+    books.close()
+    async with (
+        taken_notices(refused=1) as (hook, notices),
+        served(path, replace(CALM, lose_notice=1.0), hook) as (gateway, _),
+    ):
+        assert gateway.is_busy()
+        notice = await asyncio.wait_for(notices.get(), timeout=15)
+        assert notice.operation_id == UUID(REFUND.operation_id)
+        while gateway.is_busy():
+            await asyncio.sleep(0.01)
 
 
 async def test_disputes_go_on_after_a_kill(tmp_path: Path) -> None:

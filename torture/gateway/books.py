@@ -218,6 +218,10 @@ class Books:
         """Return the refunds that a bank has not decided yet."""
         return [one for one in self._refunds.values() if one.status == "pending"]
 
+    def failed_refunds(self) -> Sequence[Refund]:
+        """Return the refunds that have come back."""
+        return [one for one in self._refunds.values() if one.status == "failed"]
+
     def find_dispute(self, ref: str) -> Dispute | None:
         """Return a dispute."""
         return self._disputes.get(ref)

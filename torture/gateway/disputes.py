@@ -46,17 +46,16 @@ class Host(Protocol):
 
     def roll(self, chance: float) -> bool: ...
 
-    def later(self, acting: Coroutine[None, None, None]) -> None: ...
+    def later(self, acting: Coroutine[None, None, None], *, is_awaited: bool = False) -> None: ...
 
     async def tell(self, kind: str, about: Mapping[str, object], *, until_taken: bool = False) -> None: ...
 
 
 class GatewayDisputes:
-    """The route of disputes, and what becomes of each. `running` counts the changes and notices that are to come."""
+    """The route of disputes, and what becomes of each."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.running = 0
 
     def add_to(self, app: web.Application) -> None:
         """Add the route."""
@@ -69,7 +68,7 @@ class GatewayDisputes:
             return
         life = host.dice.choice(_INQUIRIES if host.roll(_AN_INQUIRY) else _DISPUTES)
         ref = f"du_{secrets.token_hex(8)}"
-        self._later(self._live(ref, intent.ref, life))
+        host.later(self._live(ref, intent.ref, life), is_awaited=True)
 
     def resume(self) -> None:
         """Go on where an earlier life has ended."""
@@ -77,7 +76,7 @@ class GatewayDisputes:
             self._tell_later("updated", dispute)
             if dispute.status not in DISPUTES_OVER:
                 end = "warning_closed" if dispute.status.startswith("warning") else "lost"
-                self._later(self._live(dispute.ref, dispute.intent, (end,)))
+                self._host.later(self._live(dispute.ref, dispute.intent, (end,)), is_awaited=True)
 
     async def _live(self, ref: str, intent_ref: str, life: tuple[str, ...]) -> None:
         host = self._host
@@ -100,17 +99,7 @@ class GatewayDisputes:
             self._tell_later(kind, dispute)
 
     def _tell_later(self, kind: str, dispute: Dispute) -> None:
-        self._later(self._tell(kind, dispute))
-
-    def _later(self, acting: Coroutine[None, None, None]) -> None:
-        async def counted() -> None:
-            try:
-                await acting
-            finally:
-                self.running -= 1
-
-        self.running += 1
-        self._host.later(counted())
+        self._host.later(self._tell(kind, dispute), is_awaited=True)
 
     async def _tell(self, kind: str, dispute: Dispute) -> None:
         host = self._host

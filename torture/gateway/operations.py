@@ -15,16 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from torture.gateway import disputes
 from torture.gateway.books import OPEN, Intent, Refund, Saved, Taken
-
-if TYPE_CHECKING:
-    pass
 
 DECIDED_S = (0.1, 2.0)  # until a bank decides a refund
 _FAILS_S = (0.5, 4.0)  # until one that succeeded comes back
@@ -58,10 +55,21 @@ class GatewayOperations:
         host = self._host
         await asyncio.sleep(host.dice.uniform(*after_s))
         refund = host.books.decide_refund(ref, status)
-        if status == "failed":  # nothing else would ever tell it: it is sent until it is taken, as real gateways do
-            await host.tell("refund.failed", refund.to_json(), until_taken=True)
+        if status == "failed":
+            await self._tell_failed(refund)
         else:
             await host.tell("refund.updated", refund.to_json())
+
+    def resume(self) -> None:
+        """Go on where an earlier life has ended."""
+        for refund in self._host.books.pending_refunds():
+            self._host.later(self.decide(refund.ref, "succeeded"), is_awaited=True)
+        for refund in self._host.books.failed_refunds():
+            self._host.later(self._tell_failed(refund), is_awaited=True)
+
+    async def _tell_failed(self, refund: Refund) -> None:
+        """Tell that a refund has come back until it is taken, as real gateways do: nothing else would ever tell it."""
+        await self._host.tell("refund.failed", refund.to_json(), until_taken=True)
 
     async def _capture(self, request: web.Request) -> web.Response:
         return await self._host.keyed(request, partial(self._make_capture, request.match_info["ref"]))
@@ -129,9 +137,9 @@ class GatewayOperations:
         host.books.refund(refund, saved)
         if refund.status == "pending":
             fails = host.roll(host.behaviour.failing_refund)
-            host.later(self.decide(refund.ref, "failed" if fails else "succeeded"))
+            host.later(self.decide(refund.ref, "failed" if fails else "succeeded"), is_awaited=True)
         elif host.roll(host.behaviour.failing_refund):
-            host.later(self.decide(refund.ref, "failed", _FAILS_S))
+            host.later(self.decide(refund.ref, "failed", _FAILS_S), is_awaited=True)
         return saved
 
     def _saved(self, body: str, shown: Mapping[str, object]) -> Saved:

@@ -74,6 +74,7 @@ class Gateway:
         self._operations = GatewayOperations(self)
         self._disputes = GatewayDisputes(self)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._awaited: set[asyncio.Task[None]] = set()
 
     def app(self) -> web.Application:
         """Return the application."""
@@ -95,8 +96,7 @@ class Gateway:
         self._http = aiohttp.ClientSession(timeout=_NOTICE_TIMEOUT)
         for intent in self.books.undecided():
             self._decide_later(intent)
-        for refund in self.books.pending_refunds():
-            self.later(self._operations.decide(refund.ref, "succeeded"))
+        self._operations.resume()
         self._disputes.resume()
         yield
         for task in self._tasks:
@@ -179,11 +179,12 @@ class Gateway:
         """Let the customer of a charge dispute it, or not."""
         self._disputes.may_begin(intent)
 
-    def later(self, acting: Coroutine[None, None, None]) -> None:
-        """Run something beside the requests."""
+    def later(self, acting: Coroutine[None, None, None], *, is_awaited: bool = False) -> None:
+        """Run something beside the requests. The gateway is busy while it runs, if it `is_awaited`."""
         task = asyncio.get_running_loop().create_task(acting)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for tasks in (self._tasks, self._awaited) if is_awaited else (self._tasks,):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     def _decide_later(self, intent: Intent) -> None:
         """Let the customer, or the bank, decide after a while; an authorization ends in its time."""
@@ -267,8 +268,12 @@ class Gateway:
         self.behaviour = replace(self.behaviour, **changes)
         return _json(200, asdict(self.behaviour))
 
+    def is_busy(self) -> bool:
+        """Tell whether a refund or dispute will change, or waits to be told."""
+        return bool(self._awaited)
+
     async def _health(self, _request: web.Request) -> web.Response:
-        return _json(200, {**self.books.counts(), "disputing": self._disputes.running})
+        return _json(200, {**self.books.counts(), "busy": self.is_busy()})
 
     def roll(self, chance: float) -> bool:
         """Return True with this chance."""

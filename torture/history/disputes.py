@@ -89,13 +89,13 @@ class DisputeHistory:
 
 
 async def are_fetched(database_url: str, gateway_url: str) -> bool:
-    """Return True if no dispute will change, and all are fetched; False also while one of the two does not answer.
+    """Return True if no dispute or refund of the gateway will change, and all disputes are fetched.
 
-    Nothing waits for the minutes until a fetch is repeated: they are over.
+    False also while one of the two does not answer. Nothing waits for the minutes until a fetch is repeated: they are over.
     """
     with contextlib.suppress(psycopg.Error, aiohttp.ClientError, TimeoutError):
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as http, http.get(f"{gateway_url}/health") as answer:
-            if (await answer.json())["disputing"]:
+            if (await answer.json())["busy"]:
                 return False
         async with await psycopg.AsyncConnection.connect(database_url, connect_timeout=2) as connection:
             row = await (await connection.execute(_HURRY)).fetchone()
