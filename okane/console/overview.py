@@ -40,7 +40,7 @@ def judge(sample: Sample) -> Verdict:
     picture = sample.picture
     if sample.postgres_away_since or picture.oldest_due_s is None:
         return Verdict.POSTGRES_AWAY
-    if sample.redis_away_since or sample.observation.stats is None:
+    if sample.observation.stats is None:
         return Verdict.REDIS_AWAY
     if not any(one.role == "worker" and one.alive for one in sample.observation.processes):
         return Verdict.NO_WORKER

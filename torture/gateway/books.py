@@ -214,13 +214,9 @@ class Books:
         """Return what is left of a PaymentIntent for refunds."""
         return intent.received_minor - sum(one.amount for one in self.refunds_of(intent.ref) if one.status != "failed")
 
-    def pending_refunds(self) -> Sequence[Refund]:
-        """Return the refunds that a bank has not decided yet."""
-        return [one for one in self._refunds.values() if one.status == "pending"]
-
-    def failed_refunds(self) -> Sequence[Refund]:
-        """Return the refunds that have come back."""
-        return [one for one in self._refunds.values() if one.status == "failed"]
+    def refunds_in(self, status: str) -> Sequence[Refund]:
+        """Return the refunds with this status: `pending` before a bank decides, `failed` for those that have come back."""
+        return [one for one in self._refunds.values() if one.status == status]
 
     def find_dispute(self, ref: str) -> Dispute | None:
         """Return a dispute."""

@@ -62,9 +62,9 @@ class GatewayOperations:
 
     def resume(self) -> None:
         """Go on where an earlier life has ended."""
-        for refund in self._host.books.pending_refunds():
+        for refund in self._host.books.refunds_in("pending"):
             self._host.later(self.decide(refund.ref, "succeeded"), is_awaited=True)
-        for refund in self._host.books.failed_refunds():
+        for refund in self._host.books.refunds_in("failed"):
             self._host.later(self._tell_failed(refund), is_awaited=True)
 
     async def _tell_failed(self, refund: Refund) -> None:
