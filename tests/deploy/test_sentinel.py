@@ -111,7 +111,7 @@ class Running:
         environment = {key: self._local(str(value)) for key, value in service(name)["environment"].items()}
         environment |= {"REDISCLI_AUTH": PASSWORD, "ANNOUNCED": "127.0.0.1"}
         script = script.replace("$$", "$").replace("/data/", f"{self._folder / name}/")
-        script = script.replace("valkey-server ", f"{find_binary().path} ").replace("okane 5000", "okane 500")
+        script = script.replace("valkey-server ", f"{find_binary().path} ").replace("okane 5000", "okane 2000")
         here = f"port {self._ports[name]}\nbind 127.0.0.1\ndir {self._folder / name}"
         script = self._local(script).replace("port 26379", here).replace("appendonly yes", f"{here}\nappendonly yes")
         self._processes[name] = subprocess.Popen([shell, option, script], env={**os.environ, **environment})
@@ -163,12 +163,14 @@ def test_the_servers_of_the_file_fail_over_and_keep_their_roles(running: Running
         return (state.get("num-other-sentinels"), state.get("num-slaves")) == (2, 1)
 
     wait_until(lambda: all(knows_all(name) for name in SENTINELS))
+    def says_second(name: str) -> bool:
+        return bool(running.ask(name, "SENTINEL GET-MASTER-ADDR-BY-NAME", "okane") == ("127.0.0.1", ports[second]))
+
     running.kill(first)
-    wait_until(lambda: running.role(second) == "master")
+    wait_until(lambda: running.role(second) == "master" and all(map(says_second, SENTINELS)))
     running.start(first)
     wait_until(lambda: running.role(first) == "slave")
-    for name in SENTINELS:
-        assert running.ask(name, "SENTINEL GET-MASTER-ADDR-BY-NAME", "okane") == ("127.0.0.1", ports[second])
+    assert all(map(says_second, SENTINELS))
     running.kill(second)
     running.start(second)
     wait_until(lambda: running.role(second) != "")
