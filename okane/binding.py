@@ -15,6 +15,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+BACKLOG = 1024  # connections that the kernel keeps until a server takes them
 LOOPBACKS = ("127.0.0.1", "::1")
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only where an operator sets it
 
@@ -59,8 +60,14 @@ def reached_at(text: str) -> str:
     return LOOPBACKS[0] if first in EVERY_ADDRESS or first == "localhost" else first
 
 
-def bind(text: str, port: int, *, share_port: bool = False) -> Sequence[socket.socket]:
-    """Bind every address of the setting at one port; port 0 takes a free one.
+def listen(text: str, port: int, *, share_port: bool = False) -> Sequence[socket.socket]:
+    """Bind and listen as `bind` does, for a server: of two processes that start at once, both may bind a port, and the loop
+    of the second would find out without an error."""
+    return bind(text, port, share_port=share_port, backlog=BACKLOG)
+
+
+def bind(text: str, port: int, *, share_port: bool = False, backlog: int | None = None) -> Sequence[socket.socket]:
+    """Bind every address of the setting at one port; port 0 takes a free one. Listen there too if a `backlog` is given.
 
     Raises OSError with `host:port` as its `filename`, and leaves nothing bound then. May block while names are resolved.
     """
@@ -70,7 +77,7 @@ def bind(text: str, port: int, *, share_port: bool = False) -> Sequence[socket.s
             try:
                 for address in _resolved(host, port):
                     taken = bound[0].getsockname()[1] if bound else port
-                    bound.append(closing.enter_context(_bound(address, taken, share_port=share_port)))
+                    bound.append(closing.enter_context(_bound(address, taken, share_port=share_port, backlog=backlog)))
             except OSError as error:
                 if required or error.errno not in _FAMILY_MISSING:
                     raise OSError(error.errno, error.strerror, netloc(host, port)) from error
@@ -105,7 +112,7 @@ def _resolved(host: str, port: int) -> Sequence[tuple[int, Address]]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bound(where: tuple[int, Address], port: int, *, share_port: bool) -> socket.socket:
+def _bound(where: tuple[int, Address], port: int, *, share_port: bool, backlog: int | None) -> socket.socket:
     family, address = where
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -116,6 +123,8 @@ def _bound(where: tuple[int, Address], port: int, *, share_port: bool) -> socket
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
         one.setblocking(False)
         one.bind((address[0], port, *address[2:]))
+        if backlog is not None:
+            one.listen(backlog)
     except OSError:
         one.close()
         raise

@@ -106,8 +106,8 @@ async def serving(options: SimulatorOptions) -> AsyncIterator[str]:
     runner = web.AppRunner(build_app(options), access_log=None, shutdown_timeout=1.0)
     try:
         await runner.setup()
-        for one in await asyncio.to_thread(binding.bind, options.host, options.port):
-            await web.SockSite(runner, one, backlog=1024).start()
+        for one in await asyncio.to_thread(binding.listen, options.host, options.port):
+            await web.SockSite(runner, one, backlog=binding.BACKLOG).start()
         yield f"http://{binding.netloc(*runner.addresses[0][:2])}"
     finally:
         await runner.cleanup()

@@ -80,10 +80,14 @@ async def proxy_url(tmp_path: Path, apis: dict[int, ForkedOkaneProcess]) -> Asyn
     port = free_port(besides=apis)
     config = tmp_path / "nginx.conf"
     config.write_text(CONFIG.format(folder=tmp_path, first=first, second=second, port=port))
-    nginx = subprocess.Popen([NGINX, "-p", str(tmp_path), "-e", "stderr", "-c", str(config)], stderr=subprocess.DEVNULL)
+    said = tmp_path / "nginx.log"
+    with said.open("w") as log:
+        nginx = subprocess.Popen([NGINX, "-p", str(tmp_path), "-e", "stderr", "-c", str(config)], stderr=log)
     yield f"http://127.0.0.1:{port}"
     nginx.terminate()
     nginx.wait(10)
+    # For an answer that was 502. It asks the other API where a connection is refused.
+    print(*(line for line in said.read_text().splitlines() if "Connection refused" not in line), sep="\n")
 
 
 async def ready(process: ForkedOkaneProcess) -> None:

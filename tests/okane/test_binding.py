@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -119,6 +120,25 @@ async def test_one_address_that_is_taken_leaves_none_bound(taken: str) -> None:
                 pass
     assert str(refused.value) == f"cannot listen on {binding.netloc(taken, port)}: Address already in use"
     assert bound("localhost", port) == [V4, V6]
+
+
+async def test_of_two_processes_that_bind_a_port_at_once_the_second_is_refused(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither listens when the other binds: the kernel refuses the second only when that listens."""
+
+    class Raced(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            other.bind(address)
+            other.listen()
+
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        monkeypatch.setattr("okane.binding.socket.socket", Raced)
+        with pytest.raises(SetupError, match=f"cannot listen on {V4}:{free_port}: Address already in use"):
+            async with serving(web.Application(), V4, free_port, limits=LIMITS, drain=timedelta(0)):
+                pass
 
 
 @pytest.mark.parametrize(
