@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -97,6 +99,21 @@ async def test_a_connection_without_a_request_yet_has_a_moment_for_one(served: S
     assert b"Connection: close" in await ask(reader, writer)
     await ending
     writer.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel cannot be told to drop a beginning")
+async def test_no_connection_is_made_while_listening_ends_that_the_end_would_reset(served: Served) -> None:
+    served.leaving.set()
+    ending = asyncio.create_task(served.stack.aclose())
+    await asyncio.sleep(0.005)
+    with socket.socket() as late:
+        late.setblocking(False)
+        where = ("127.0.0.1", served.port)
+        assert late.connect_ex(where) == errno.EINPROGRESS
+        await ending
+        assert late.connect_ex(where) == errno.EALREADY  # not made: a request would have been sent on it
+        with pytest.raises(ConnectionRefusedError):  # when the kernel has asked a second time
+            await asyncio.get_running_loop().sock_connect(late, where)
 
 
 async def test_without_notice_a_server_ends_at_once(served: Served) -> None:
