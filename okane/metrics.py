@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, Process
 
 from okane.lanes import LANES
 from okane.payment import TRANSITIONS, Status
+from streams.counter import Counters
 from streams.histogram import Histograms, TraceId
 
 # Seconds. The pipeline settles in milliseconds when it is well and in minutes when a provider is not.
@@ -40,7 +41,7 @@ class OkaneMetrics:
     def __init__(self, registry: CollectorRegistry, *, trace_id: TraceId | None = None) -> None:
         self.registry = registry
         _NamedProcessCollector(registry=registry)
-        self.accepted = Counter(
+        self.accepted = Counters(
             "okane_payments_accepted",
             "Requests for a payment that were answered 2xx, by whether they made it or repeated an earlier one.",
             ["result"],
@@ -58,7 +59,7 @@ class OkaneMetrics:
             bounds=_FAST,
             trace_id=trace_id,
         )
-        self.settled = Counter(
+        self.settled = Counters(
             "okane_payments_settled",
             "Outcomes written, by the status they led to (failed_retryable and unknown are open: tried again).",
             ["status"],
@@ -71,7 +72,7 @@ class OkaneMetrics:
             bounds=_SLOW,
             trace_id=trace_id,
         )
-        self.attempts = Counter(
+        self.attempts = Counters(
             "okane_provider_attempts",
             "Provider calls by provider, call (charge, look_up, release, capture, void, refund) and outcome (approved, "
             "authorized, pending, declined, unavailable, unknown, not_found).",
@@ -108,7 +109,7 @@ class OkaneMetrics:
             ["provider", "reason"],
             registry=registry,
         )
-        self.claims = Counter(
+        self.claims = Counters(
             "okane_claims",
             "Claims by result: granted; expired; closed (and looked up again, as planned); no_provider; or the status that "
             "refused it (a duplicate wake-up: harmless).",

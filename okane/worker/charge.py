@@ -21,6 +21,7 @@ import structlog
 from okane.errors import StoreUnavailable
 from okane.metrics import OkaneMetrics
 from okane.payment import LEGACY_PROVIDER, Payment, Status
+from okane.payment_id import read_id
 from okane.providers.base import Declined, LookUpResult, NotFound
 from okane.store import Call, Claim, ClaimRefusal, PaymentStore, Settlement
 from okane.tracing import ClaimStore
@@ -110,14 +111,14 @@ class PaymentHandler:
         """Handle one wake-up. Raises nothing that Postgres or the provider may cause."""
         if len(message.body) != 16:
             return Dead("not a payment id")
-        payment_id = UUID(bytes=message.body)
+        payment_id = read_id(message.body)
         if BEFORE_CLAIM.armed:
             await BEFORE_CLAIM.hit()
         claim = await self._retry_store_call(self._claim_store.claim, payment_id)
         if isinstance(claim, ClaimRefusal):
             return await self._not_claimed(claim, message, payment_id)
         self._claims("granted").inc()
-        with self._leases.lease_for(claim) as lease:
+        with self._leases.hold(payment_id, claim.payment.attempts, claim.valid_until_s) as lease:
             settlement = await self._attempt(claim, lease)
             if settlement is None:
                 return Retry("the lease ran out before the provider was called", after=SOON)
@@ -135,7 +136,7 @@ class PaymentHandler:
         reason = f"poison: delivered {message.deliveries} times, its workers died or stalled"
         if len(message.body) != 16:
             return Dead(reason)
-        payment_id = UUID(bytes=message.body)
+        payment_id = read_id(message.body)
         buried = await self._retry_store_call(self._store.bury, payment_id, reason=reason)
         log.warning("payment_needs_review", payment_id=str(payment_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()

@@ -17,7 +17,6 @@ import structlog
 
 from okane.errors import StoreUnavailable
 from okane.pausing import pause
-from okane.store import Claim
 
 log = structlog.get_logger("okane.lease")
 
@@ -65,10 +64,6 @@ class LeaseRenewal:
 
     def __len__(self) -> int:
         return len(self._held)
-
-    def lease_for(self, claimed: Claim) -> Lease:
-        """Return the lease of this claim of a payment. It is renewed while its block lasts."""
-        return self.hold(claimed.payment.id, claimed.payment.attempts, claimed.valid_until_s)
 
     def hold(self, claimed_id: UUID, attempt: int, valid_until_s: float) -> Lease:
         """Return the lease of the claim of this id and attempt. It is renewed while its block lasts."""

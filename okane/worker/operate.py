@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, assert_never
-from uuid import UUID
 
 import structlog
 
 from okane.errors import StoreUnavailable
 from okane.operation import Operation, OperationCall, OperationStatus
 from okane.payment import Payment
+from okane.payment_id import read_id
 from okane.providers.base import Authorized, LookUpResult, NotFound, OperationLookUp, Unknown
 from okane.store.operation_records import OperationClaim, OperationRefusal, OperationSettlement
 from okane.store.operations import OperationStore
@@ -82,7 +82,7 @@ class OperationHandler:
         """Handle one wake-up. Raises nothing that Postgres or the provider may cause."""
         if len(message.body) != 16:
             return Dead("not an operation id")
-        operation_id = UUID(bytes=message.body)
+        operation_id = read_id(message.body)
         if BEFORE_CLAIM.armed:
             await BEFORE_CLAIM.hit()
         claim = await self._retry_store_call(self._store.claim, operation_id)
@@ -110,7 +110,7 @@ class OperationHandler:
         reason = f"poison: delivered {message.deliveries} times, its workers died or stalled"
         if len(message.body) != 16:
             return Dead(reason)
-        operation_id = UUID(bytes=message.body)
+        operation_id = read_id(message.body)
         buried = await self._retry_store_call(self._store.bury, operation_id, reason=reason)
         log.warning("operation_needs_review", operation_id=str(operation_id), reason=reason, buried=buried)
         return Dead(reason) if buried else Done()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from typing import Any, assert_never
+from typing import Any
 
 from okane.metrics import OkaneMetrics
 from okane.providers.base import (
@@ -21,6 +21,16 @@ from okane.providers.base import (
 )
 from okane.providers.redaction import without_secrets
 from okane.worker.provider_set import Gateway
+
+OUTCOME_LABELS: Mapping[type[LookUpResult], str] = {
+    Approved: "approved",
+    Authorized: "authorized",
+    Declined: "declined",
+    Pending: "pending",
+    Unavailable: "unavailable",
+    Unknown: "unknown",
+    NotFound: "not_found",
+}
 
 
 class ProviderCalls:
@@ -57,25 +67,5 @@ class ProviderCalls:
         took_s = time.perf_counter() - began_s
         gateway.gate.record(result, took_s=took_s)
         self._seconds(name, call).observe(took_s)
-        self._attempts(name, call, _outcome_label(result)).inc()
+        self._attempts(name, call, OUTCOME_LABELS[type(result)]).inc()
         return result if isinstance(result, Approved) else without_secrets(result)
-
-
-def _outcome_label(result: LookUpResult) -> str:
-    match result:
-        case Approved():
-            return "approved"
-        case Authorized():
-            return "authorized"
-        case Declined():
-            return "declined"
-        case Pending():
-            return "pending"
-        case Unavailable():
-            return "unavailable"
-        case Unknown():
-            return "unknown"
-        case NotFound():
-            return "not_found"
-        case _:
-            assert_never(result)

@@ -7,7 +7,10 @@ import pickle
 import time
 from uuid import UUID
 
-from okane.payment_id import PaymentId, cell_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from okane.payment_id import PaymentId, cell_of, read_id
 
 
 def test_it_is_the_uuid_that_its_text_says() -> None:
@@ -41,3 +44,9 @@ def test_an_id_names_its_cell_and_leaves_the_last_byte_random() -> None:
         assert {cell_of(one) for one in made} == {cell_of(UUID(str(one))) for one in made} == {cell}
         assert made == sorted(made)
         assert len({one.bytes[-1] for one in made}) > 50
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_the_id_of_bytes_is_that_of_uuid(data: bytes) -> None:
+    read, expected = read_id(data), UUID(bytes=data)
+    assert (read, hash(read), str(read), read.is_safe) == (expected, hash(expected), str(expected), expected.is_safe)
