@@ -13,7 +13,7 @@ from streams.connection import translating
 from streams.errors import StreamError
 from streams.group import Group
 from streams.keys import Stream
-from streams.script import Argument, Script
+from streams.script import Argument, Call, Script
 
 # Lua's `unpack` has a limit of some thousands, and a script that runs for long blocks every client: callers cut batches.
 MAX_ARGUMENTS: Final = 1_000
@@ -91,8 +91,11 @@ NotAcked = tuple[str, str, str]  # lane, entry id, reason: TAKEN, GONE, or the s
 async def ack(group: Group, requests: Sequence[AckRequest]) -> list[Sequence[NotAcked] | StreamError]:
     """Send the requests in one round trip. Return for each the entries that were not acked, or its error."""
     stream = group.stream
-    calls = [[group.name, group.consumer, *request.arguments(stream.lane_names)] for request in requests]
-    found = await _ack.call_many(group.client, _all_keys(stream), calls)
+    keys = _all_keys(stream)
+    calls: list[Call] = [
+        (keys, [group.name, group.consumer, *request.arguments(stream.lane_names)]) for request in requests
+    ]
+    found = await _ack.call_many(group.client, calls)
     return [one if isinstance(one, StreamError) else _not_acked(stream, one) for one in found]
 
 
