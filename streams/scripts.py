@@ -35,6 +35,7 @@ _remove_idle_consumers = Script("streams", "lua", "remove_idle_consumers.lua")
 _time = Script("streams", "lua", "time.lua")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
+Packed = tuple[str, Sequence[Argument]]  # lane, fields
 
 
 @translating
@@ -199,16 +200,37 @@ async def release(group: Group, *, idle_ms: int, entries: Mapping[str, Sequence[
 
 @translating
 async def publish(
-    client: Redis, stream: Stream, *, max_length: int | None, drafts: Sequence[tuple[str, Sequence[Argument]]]
+    client: Redis, stream: Stream, *, max_length: int | None, drafts: Sequence[Packed]
 ) -> list[str | None]:
     """Add `drafts` (lane, fields). Return the id of each, or None where the lane is full."""
+    keys, arguments = _publish_call(stream, max_length, drafts)
+    return _published(await _publish(client, keys, arguments), len(drafts))
+
+
+@translating
+async def publish_to(
+    client: Redis, batches: Sequence[tuple[Stream, Sequence[Packed]]], *, max_length: int | None
+) -> list[Sequence[str | None] | StreamError]:
+    """Add drafts to several streams of one node in one round trip. Return for each stream as `publish`, or its error."""
+    calls = [_publish_call(stream, max_length, drafts) for stream, drafts in batches]
+    found = await _publish.call_many(client, calls)
+    return [
+        reply if isinstance(reply, StreamError) else _published(reply, len(drafts))
+        for (_, drafts), reply in zip(batches, found, strict=True)
+    ]
+
+
+def _publish_call(stream: Stream, max_length: int | None, drafts: Sequence[Packed]) -> Call:
     number = {lane: at for at, lane in enumerate(stream.lane_names, start=1)}
     arguments: list[Argument] = [-1 if max_length is None else max_length]
     for lane, fields in drafts:
         arguments += (number[lane], len(fields), *fields)
-    ids = await _publish(client, stream.lane_keys, arguments)
-    if len(ids) != len(drafts):
-        raise ValueError(f"{len(ids)} ids for {len(drafts)} messages")
+    return stream.lane_keys, arguments
+
+
+def _published(ids: Sequence[bytes | None], wanted: int) -> list[str | None]:
+    if len(ids) != wanted:
+        raise ValueError(f"{len(ids)} ids for {wanted} messages")
     return [None if entry_id is None else entry_id.decode() for entry_id in ids]
 
 
