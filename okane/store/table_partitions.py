@@ -1,0 +1,148 @@
+"""The table partitions of a database: read, made on request, and extended.
+
+A database without them has one table for payments, as `schema.sql` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+import psycopg
+
+from okane.errors import SetupError, StoreUnavailable
+from okane.store import partition_conversion, schema
+from okane.store.connect import open_blocking_connection, open_connection
+from okane.store.migration_lock import take_lock
+from okane.store.partition_bounds import TABLES, Part, gap_before, length_of_newest, missing_parts, parse_bound
+from okane.store.partition_making import SQL, Connection, make_part, read_parts
+
+AHEAD_PARTS = 2  # of the newest length: the time for which parts are made ahead
+MIN_AHEAD = timedelta(days=1)  # with less left, new payments are about to be refused
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class PartSize:
+    """A part with its estimated number of payments, and the bytes of its four tables."""
+
+    part: Part
+    payments: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partitioning:
+    """The parts of a database, oldest first; none if payments are in one table. `left_end` is the bound of a conversion that
+    was interrupted: from then on its CHECKs refuse every payment."""
+
+    parts: Sequence[PartSize]
+    now: datetime  # by the database
+    left_end: datetime | None = None
+
+    @property
+    def end(self) -> datetime | None:
+        """The time from which on no part takes payments."""
+        parts = [one.part for one in self.parts]
+        return gap_before(parts) or max(parts).end if parts else None
+
+    @property
+    def is_short(self) -> bool:
+        """True if the last part ends within a day."""
+        return self.end is not None and self.end < self.now + MIN_AHEAD
+
+
+async def read_partitioning(url: str) -> Partitioning:
+    """Read the parts. Raises psycopg's errors."""
+    async with await open_connection(url, name="partitions") as connection:
+        found: dict[Part, list[int]] = defaultdict(lambda: [0, 0])
+        for table in TABLES:
+            cursor = await connection.execute(SQL["sizes"], {"table": table})
+            for _, bound, rows, size_bytes in await cursor.fetchall():
+                figures = found[parse_bound(bound)]
+                figures[0] += rows if table == "payments" else 0
+                figures[1] += size_bytes
+        cursor = await connection.execute(SQL["left_checks"], {"tables": list(TABLES)})
+        left = [partition_conversion.parse_left_check(*row) for row in await cursor.fetchall()]
+        now = await (await connection.execute("SELECT now()")).fetchone()
+        assert now is not None
+    return Partitioning(
+        parts=[PartSize(part, *found[part]) for part in sorted(found)],
+        now=now[0],
+        left_end=min((one.end for one in left), default=None),
+    )
+
+
+async def convert(
+    url: str, *, every: timedelta, wait: timedelta = schema.WAIT, report: Callable[[str], None] = lambda _line: None
+) -> bool:
+    """Convert a database to table partitions while it is used. Return False if it has them. Safe to repeat, and to kill.
+
+    Raises SetupError.
+    """
+    return await _locked(url, partial(_convert, every=every, report=report), wait=wait, report=report)
+
+
+async def revert(
+    url: str, *, wait: timedelta = schema.WAIT, report: Callable[[str], None] = lambda _line: None
+) -> bool:
+    """Go back to one table, while all rows are in the first part. False: nothing was to do. Raises SetupError."""
+    return await _locked(url, _revert, wait=wait, report=report)
+
+
+async def make_parts(
+    url: str, *, wait: timedelta = schema.WAIT, report: Callable[[str], None] = lambda _line: None
+) -> Sequence[Part]:
+    """Make the parts of the next time; return them. Raises SetupError."""
+    return await _locked(url, _make_parts, wait=wait, report=report)
+
+
+def _convert(connection: Connection, *, every: timedelta, report: Callable[[str], None]) -> bool:
+    if read_parts(connection):
+        return False
+    partition_conversion.convert(connection, every=every, ahead=AHEAD_PARTS * every, report=report)
+    return True
+
+
+def _revert(connection: Connection) -> bool:
+    if read_parts(connection):
+        partition_conversion.revert(connection)
+        return True
+    left = partition_conversion.read_left_checks(connection)
+    partition_conversion.drop_checks(connection)
+    return bool(left)
+
+
+def _make_parts(connection: Connection) -> Sequence[Part]:
+    parts = read_parts(connection)
+    every = length_of_newest(parts) if parts else None
+    if every is None:
+        raise SetupError("payments are in one table: okane partitions --convert makes table partitions")
+    missing = missing_parts(parts, every=every, until=datetime.now(UTC) + AHEAD_PARTS * every)
+    for part in missing:
+        with connection.transaction():
+            make_part(connection, part, like=max(parts))
+    return missing
+
+
+async def _locked(url: str, work: Callable[[Connection], R], *, wait: timedelta, report: Callable[[str], None]) -> R:
+    """Run this under the migration lock."""
+    try:
+        await (await open_connection(url, name="partitions")).close()  # raises for a pooler that would strand the lock
+        settings = {"lock_timeout": str(schema.LOCK_TIMEOUT_MS), "statement_timeout": "0"}
+        connection = await asyncio.to_thread(open_blocking_connection, url, name="partitions", settings=settings)
+        try:
+            await take_lock(connection, wait=wait, report=report)
+            return await asyncio.to_thread(work, connection)
+        finally:
+            connection.close()
+    except psycopg.Error as error:
+        raise SetupError(f"the table partitions cannot be changed: {str(error).strip()}") from error
+    except StoreUnavailable as error:
+        raise SetupError(str(error)) from error
