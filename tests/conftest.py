@@ -24,6 +24,8 @@ from psycopg import sql
 from okane.local.ports import free_port as find_free_port
 from okane.local.postgres import PostgresServer
 from okane.local.redis_server import RedisServer
+from okane.store import partition_conversion
+from okane.store.partition_bounds import DAY
 from okane.store.schema import migrate
 from tests.memory_folder import folder_in_memory
 from tests.streams.cluster_nodes import ClusterNodes
@@ -122,6 +124,9 @@ def database_template(postgres_server: PostgresServer) -> str:
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
     asyncio.run(_migrate(postgres_server.database_url(_TEMPLATE)))
+    if parts := os.environ.get("OKANE_TEST_PARTS"):  # the tests of the store, in so many table partitions
+        with psycopg.connect(postgres_server.database_url(_TEMPLATE), autocommit=True) as connection:
+            partition_conversion.convert(connection, every=DAY, ahead=(int(parts) - 1) * DAY)
     return _TEMPLATE
 
 

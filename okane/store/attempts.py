@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from okane.store.prepared_statements import PreparedStatement
-from okane.store.session import Session
+from okane.store.session import Fetching
 from okane.store.sql_parameters import milliseconds
 from streams.failpoints import Failpoint
 
@@ -42,7 +42,7 @@ S = TypeVar("S", bound=AttemptOutcome)
 
 
 async def renew_leases(
-    session: Session, statement: PreparedStatement, batch: Sequence[tuple[UUID, int]], parameters: Mapping[str, Any]
+    session: Fetching, statement: PreparedStatement, batch: Sequence[tuple[UUID, int]], parameters: Mapping[str, Any]
 ) -> Sequence[bool]:
     """Extend the leases of these attempts. False: it has lost its payment or operation."""
     ordered = sorted(batch)
@@ -52,7 +52,7 @@ async def renew_leases(
 
 
 async def write_outcomes(
-    session: Session,
+    session: Fetching,
     statements: Mapping[str, PreparedStatement],
     batch: Sequence[S],
     parameters: Mapping[str, Any],

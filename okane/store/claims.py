@@ -15,7 +15,7 @@ from okane.store import columns, sql_files
 from okane.store.claim_answers import answer_claims
 from okane.store.prepared_statements import Row
 from okane.store.records import Claim, ClaimRefusal, UsableProvider
-from okane.store.session import Session
+from okane.store.session import Fetching
 from okane.store.sql_parameters import milliseconds
 from streams.failpoints import failpoint
 
@@ -41,7 +41,7 @@ class ClaimStatements:
         self._usable_providers = usable
         self._choosing_until_s = 0.0  # by time.monotonic
 
-    async def claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
+    async def claim(self, session: Fetching, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
         """Claim the payments of one batch; return a claim, a refusal, or the error of looking for one, for each."""
         # Counted from before the statement: the claim must end no later here than in the database.
         valid_until_s = time.monotonic() + self._lease.total_seconds()
@@ -63,7 +63,7 @@ class ClaimStatements:
             unknown=ClaimRefusal(None, timedelta(0)),
         )
 
-    async def _claimed_rows(self, session: Session, parameters: Mapping[str, Any]) -> Sequence[Row]:
+    async def _claimed_rows(self, session: Fetching, parameters: Mapping[str, Any]) -> Sequence[Row]:
         if time.monotonic() < self._choosing_until_s:
             return await session.fetch(STATEMENTS["claim_and_choose"], parameters)
         quick = await session.fetch(STATEMENTS["claim"], parameters)
@@ -93,7 +93,7 @@ class ClaimStatements:
         }
 
     async def _refused(
-        self, session: Session, missing: Sequence[UUID], usable: Mapping[str, Any]
+        self, session: Fetching, missing: Sequence[UUID], usable: Mapping[str, Any]
     ) -> Mapping[UUID, ClaimRefusal]:
         """Return why these claims were refused. Those that only lack a provider are postponed."""
         refused: dict[UUID, ClaimRefusal] = {}

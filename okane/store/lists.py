@@ -15,8 +15,9 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from okane.payment import RARE_STATUSES, Payment, Status
-from okane.store import columns, sql_files
+from okane.store import columns, payment_keys, sql_files
 from okane.store.fair_sessions import FairSessions
+from okane.store.payment_layout import PaymentLayout
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id
@@ -24,6 +25,7 @@ from okane.store.sql_parameters import first_id
 SQL = sql_files.load_statements("lists.sql")
 _NEWEST_FIRST = {name: text.replace("{order}", "DESC").replace("{within}", ">=") for name, text in SQL.items()}
 _OLDEST_FIRST = {name: text.replace("{order}", "ASC").replace("{within}", "<=") for name, text in SQL.items()}
+_KEYS_OF_FIRST = f" UNION {SQL['in_first']}"
 _WITHOUT_METADATA = {name: text.replace(columns.METADATA, "'{}'") for name, text in _NEWEST_FIRST.items()}
 
 WAITED_FOR = sql_files.prepare_statements("lists.sql", "waited_for")["waited_for"]
@@ -80,6 +82,7 @@ class PaymentLists:
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
         sessions = [Session(url, name="lists", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
         self._sessions = FairSessions(sessions)
+        self._layout = PaymentLayout()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -120,7 +123,15 @@ class PaymentLists:
             "limit": limit + 1,
         }
         async with self._sessions.lend(account_id) as session:
-            found = await session.fetch_repeatable(statements[statement], parameters)
+            text = statements[statement]
+            if wanted.idempotency_key is not None:
+                await self._layout.look(session)
+                if self._layout.is_partitioned:
+                    text = statements["of_key_in_parts"].replace(
+                        "{keys_of_first}", _KEYS_OF_FIRST if self._layout.has_first else ""
+                    )
+                    parameters["digest"] = payment_keys.digest(account_id, wanted.idempotency_key)
+            found = await session.fetch_repeatable(text, parameters)
         payments = await columns.read_payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)

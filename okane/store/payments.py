@@ -16,7 +16,6 @@ from uuid import UUID
 from okane.errors import IdempotencyKeyReused, PaymentNotFound, StoreUnavailable, TimeOutOfRange
 from okane.payment import (
     LATE_LOOK_UPS,
-    MAX_SCHEDULE_AHEAD,
     NewPayment,
     NextAction,
     Payment,
@@ -24,11 +23,12 @@ from okane.payment import (
 )
 from okane.payment_id import PaymentId
 from okane.store import columns, sql_files
+from okane.store.accept_statements import AcceptStatements
 from okane.store.attempts import renew_leases, write_outcomes
 from okane.store.claims import ONLY_HTTP, ClaimStatements
 from okane.store.database_clock import DatabaseClock
 from okane.store.group_commit import GroupCommit
-from okane.store.prepared_statements import Row
+from okane.store.payment_layout import PaymentLayout
 from okane.store.rare_transitions import SQL, RareTransitionStore
 from okane.store.readiness import Readiness
 from okane.store.records import AcceptedRow, Claim, ClaimRefusal, Settlement, UsableProvider
@@ -40,8 +40,6 @@ from streams.failpoints import failpoint
 BATCHED = sql_files.prepare_statements(
     "payments.sql",
     *(
-        "accept",
-        "by_key",
         "by_id",
         "claim",
         "claim_and_choose",
@@ -83,12 +81,14 @@ class PaymentStore(RareTransitionStore):
         self._group = GroupCommit(url, timeout=timeout, on_batch=on_batch, on_round_trip=on_round_trip)
         super().__init__(self._group.session("other"), actor=actor, grace=grace, late_look_ups=late_look_ups)
         self._readiness = Readiness(self._rare)
+        self._layout = PaymentLayout()
+        self._accepts = AcceptStatements(self._layout, grace=grace)
         batched = self._group.batched
         self._accepting = batched("accept", self._accept)
         self._finding: Coalescer[tuple[str, str], tuple[Payment, bytes] | None] = batched("find", self._find)
         self._getting = batched("get", self._get)
-        claims = ClaimStatements(actor=actor, lease=lease, grace=grace, usable=self._usable_now)
-        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = batched("claim", claims.claim)
+        self._claims = ClaimStatements(actor=actor, lease=lease, grace=grace, usable=self._usable_now)
+        self._claiming: Coalescer[UUID, Claim | ClaimRefusal] = batched("claim", self._claim)
         self._settling = batched("settle", self._settle)
         self._renewing = batched("renew", self._renew)
 
@@ -154,7 +154,7 @@ class PaymentStore(RareTransitionStore):
             await BEFORE_INSERT.hit()
         # Ids are made here, not when the request arrives: the database checks their time against its clock.
         ids = [PaymentId(self._cell) for _ in wanted]
-        written = await self._insert(session, ids, list(wanted.values()))
+        written = await self._accepts.insert(session, ids, list(wanted.values()))
         if AFTER_INSERT.armed:
             await AFTER_INSERT.hit()
         if len(written) == len(batch):  # all are new, with the time of one transaction
@@ -171,7 +171,7 @@ class PaymentStore(RareTransitionStore):
         }
         missing = [key for key in wanted if key not in found]
         if missing:
-            found |= await self._by_key(session, missing)
+            found |= await self._accepts.by_key(session, missing)
         own = dict(zip(wanted, ids, strict=True))
         refusal = TimeOutOfRange((await session.fetch(SQL["clock"]))[0][0]) if len(found) < len(wanted) else None
         # Of different requests with one key in this batch, the first was refused: the others are tried now.
@@ -195,50 +195,30 @@ class PaymentStore(RareTransitionStore):
             answers.append(AcceptedRow(payment, created) if meant else IdempotencyKeyReused(payment.id))
         return answers
 
-    async def _insert(
-        self, session: Session, ids: Sequence[UUID], batch: Sequence[tuple[NewPayment, bool]]
-    ) -> Sequence[Row]:
-        # May run twice: a row that the first run committed without a reply is found by its key, and has our id.
-        return await session.fetch_repeatable(
-            BATCHED["accept"],
-            columns.new_columns([new for new, _ in batch])
-            | {
-                "id": ids,
-                "wake": [wake for _, wake in batch],
-                "clock_s": (ids[0].int >> 80) / 1000,  # RFC 9562: the id's time in ms comes first
-                "grace_s": self._grace.total_seconds(),
-                "farthest_s": MAX_SCHEDULE_AHEAD.total_seconds(),
-            },
-        )
-
-    async def _by_key(
-        self, session: Session, keys: Sequence[tuple[str, str]]
-    ) -> Mapping[tuple[str, str], tuple[Payment, bytes]]:
-        """Return payments with their fingerprints, by account and idempotency key."""
-        parameters = {"account_ids": [account_id for account_id, _ in keys], "keys": [key for _, key in keys]}
-        read = await session.fetch(BATCHED["by_key"], parameters)
-        payments = await columns.read_payments(read)
-        return {(row[1], row[2]): (payment, row[columns.WIDTH]) for row, payment in zip(read, payments, strict=True)}
-
     async def _find(self, session: Session, keys: Sequence[tuple[str, str]]) -> Sequence[tuple[Payment, bytes] | None]:
-        found = await self._by_key(session, list(set(keys)))
+        found = await self._accepts.by_key(session, list(set(keys)))
         return [found.get(key) for key in keys]
 
     async def _get(self, session: Session, ids: Sequence[UUID]) -> Sequence[Payment | None]:
-        read = await session.fetch_repeatable(BATCHED["by_id"], {"ids": list(set(ids))})
+        ours = await self._layout.session_for(session, ids)
+        read = await ours.fetch_repeatable(BATCHED["by_id"], {"ids": list(set(ids))})
         if read:
             self.clock.set(read[0][columns.WIDTH])
         found = {payment.id: payment for payment in await columns.read_payments(read)}
         return [found.get(payment_id) for payment_id in ids]
 
+    async def _claim(self, session: Session, ids: Sequence[UUID]) -> Sequence[Claim | ClaimRefusal | BaseException]:
+        return await self._claims.claim(await self._layout.session_for(session, ids), ids)
+
     async def _renew(self, session: Session, batch: Sequence[tuple[UUID, int]]) -> Sequence[bool]:
         parameters = {"lease_ms": milliseconds(self._lease), "grace_ms": milliseconds(self._grace)}
-        return await renew_leases(session, BATCHED["renew"], batch, parameters)
+        ours = await self._layout.session_for(session, [one for one, _ in batch])
+        return await renew_leases(ours, BATCHED["renew"], batch, parameters)
 
     async def _settle(self, session: Session, batch: Sequence[Settlement]) -> Sequence[timedelta | None]:
         parameters = {"actor": self._actor, "grace_ms": milliseconds(self._grace), "late_ms": min(self._late_ms)}
         return await write_outcomes(
-            session,
+            await self._layout.session_for(session, [one.payment_id for one in batch]),
             BATCHED,
             batch,
             parameters,

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 import structlog
@@ -83,6 +83,17 @@ ROWS_AT_ONCE = 20
 MIN_SETUP_S = 2.0  # to connect: a server that is busy needs longer for that than for a short statement
 IDLE_TIMEOUT_MS = 2000  # a process that is stopped or cut off between two statements must not keep its locks
 LOCK_TIMEOUT_MS = 500  # an open psql session must not block more than the row that it has locked
+
+
+class Fetching(Protocol):
+    """The part of a session that batched statements use."""
+
+    async def fetch(
+        self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row]: ...
+    async def fetch_repeatable(
+        self, statement: LiteralString | PreparedStatement, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row]: ...
 
 
 class Session:

@@ -59,7 +59,8 @@ def test_every_statement_that_writes_the_history_writes_the_outbox() -> None:
 def test_no_other_code_writes_the_history() -> None:
     for file in resources.files("okane.store").iterdir():
         if file.name.endswith(".py"):
-            assert "payment_events" not in re.sub(r'"""[^"]*"""', "", file.read_text()), file.name
+            code = re.sub(r'"""[^"]*"""', "", file.read_text())
+            assert not re.search(r"\b(INTO|UPDATE|FROM) payment_events\b", code), file.name
 
 
 async def row(url: str, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

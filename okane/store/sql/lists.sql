@@ -121,3 +121,18 @@ FROM (SELECT * FROM payments k
       WHERE k.account_id = %(account_id)s::text AND k.idempotency_key = %(idempotency_key)s::text OFFSET 0) p
 WHERE p.id < %(before)s::uuid AND p.id >= %(oldest)s::uuid
   AND {wanted}
+
+-- name: of_key_in_parts
+-- `of_key` for payments in table partitions, whose keys are in a table of their own; `keys_of_first` adds those of
+-- the first table partition.
+SELECT {payment}, NULL::uuid
+FROM (SELECT d.id FROM payment_keys d WHERE d.digest = %(digest)s::uuid{keys_of_first}) k
+CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = k.id LIMIT 1) p
+WHERE p.account_id = %(account_id)s::text AND p.idempotency_key = %(idempotency_key)s::text
+  AND p.id < %(before)s::uuid AND p.id >= %(oldest)s::uuid
+  AND {wanted}
+
+-- name: in_first
+-- Not a statement: others include it.
+SELECT f.id FROM payments_first f
+WHERE f.account_id = %(account_id)s::text AND f.idempotency_key = %(idempotency_key)s::text

@@ -4,8 +4,16 @@
 -- Postgres) or the sweep's cursor has passed it (a clock stepped back); at once if it gets no wake-up; at its time if it is
 -- scheduled. A row with a time that is not in the future by this clock, or too far ahead, is left out.
 INSERT INTO payments AS p (id, provider_key, {new}, sweep_at)
-SELECT w.id, w.id::text, {new_values},
-       CASE WHEN w.execute_at IS NOT NULL THEN w.execute_at
+SELECT w.id, w.id::text, {new_values}, {first_sweep_at}
+FROM unnest(%(id)s::uuid[], %(wake)s::boolean[], {new_arrays}) AS w (id, wake, {new})
+WHERE {in_time}
+ORDER BY w.account_id, w.idempotency_key
+ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
+RETURNING p.account_id, p.idempotency_key, p.created_at
+
+-- name: first_sweep_at
+-- Not a statement: others include it.
+CASE WHEN w.execute_at IS NOT NULL THEN w.execute_at
             WHEN NOT w.wake THEN clock_timestamp()
             -- Once a batch. The transaction's id is taken before the clock is read: see sweep_horizon.
             WHEN (SELECT CASE WHEN pg_current_xact_id() IS NOT NULL
@@ -13,12 +21,48 @@ SELECT w.id, w.id::text, {new_values},
                                    > %(grace_s)s::float8 / 2 END)
                  OR w.id < (SELECT c.passed FROM sweep_cursors c ORDER BY c.passed DESC LIMIT 1)
             THEN clock_timestamp() + %(grace_s)s::float8 * interval '1 second' END
-FROM unnest(%(id)s::uuid[], %(wake)s::boolean[], {new_arrays}) AS w (id, wake, {new})
-WHERE (w.execute_at IS NULL OR w.execute_at > now() AND w.execute_at <= now() + %(farthest_s)s::float8 * interval '1 second')
+
+-- name: in_time
+-- Not a statement: others include it.
+(w.execute_at IS NULL OR w.execute_at > now() AND w.execute_at <= now() + %(farthest_s)s::float8 * interval '1 second')
   AND (w.expires_at IS NULL OR w.expires_at > now() AND w.expires_at <= now() + %(farthest_s)s::float8 * interval '1 second')
-ORDER BY w.account_id, w.idempotency_key
-ON CONFLICT ON CONSTRAINT payments_idempotency_key DO NOTHING
+
+-- name: accept_keyed
+-- `accept` for payments in table partitions: the table of keys decides, and the row of a key and its payment are written
+-- together. `untaken_in_first` looks into the table partition whose keys are in its own index.
+WITH keyed AS (
+    INSERT INTO payment_keys (digest, id)
+    SELECT w.digest, w.id
+    FROM unnest(%(digests)s::uuid[], %(id)s::uuid[], %(account_id)s::text[], %(idempotency_key)s::text[],
+                %(execute_at)s::timestamptz[], %(expires_at)s::timestamptz[])
+         AS w (digest, id, account_id, idempotency_key, execute_at, expires_at)
+    WHERE {in_time}{untaken_in_first}
+    ORDER BY w.digest
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+INSERT INTO payments AS p (id, provider_key, {new}, sweep_at)
+SELECT w.id, w.id::text, {new_values}, {first_sweep_at}
+FROM unnest(%(id)s::uuid[], %(wake)s::boolean[], {new_arrays}) AS w (id, wake, {new})
+WHERE (w.id IN (SELECT k.id FROM keyed k)) IS TRUE  -- hashed: a join of two lists would compare all with all
 RETURNING p.account_id, p.idempotency_key, p.created_at
+
+-- name: untaken
+-- Not a statement: others include it.
+NOT EXISTS (SELECT FROM payments_first f WHERE f.account_id = w.account_id AND f.idempotency_key = w.idempotency_key)
+
+-- name: by_digest
+-- `by_key` for payments in table partitions. Not plain joins: these are planned once, perhaps while there are no keys.
+SELECT {payment}, p.fingerprint
+FROM unnest(%(account_ids)s::text[], %(keys)s::text[], %(digests)s::uuid[]) AS w (account_id, idempotency_key, digest)
+CROSS JOIN LATERAL (SELECT k.id FROM payment_keys k WHERE k.digest = w.digest LIMIT 1) k
+CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = k.id LIMIT 1) p
+WHERE p.account_id = w.account_id AND p.idempotency_key = w.idempotency_key
+
+-- name: by_key_in_first
+SELECT {payment}, p.fingerprint
+FROM unnest(%(account_ids)s::text[], %(keys)s::text[]) AS w (account_id, idempotency_key)
+JOIN payments_first p USING (account_id, idempotency_key)
 
 -- name: by_key
 SELECT {payment}, p.fingerprint
