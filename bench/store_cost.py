@@ -137,17 +137,18 @@ async def _round(url: str, pid: int, options: argparse.Namespace) -> Mapping[str
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("INSERT INTO webhook_accounts VALUES ('default')")
     store = PaymentStore(url, actor="bench", lease=timedelta(seconds=30), grace=timedelta(seconds=10))
-    meter = _Meter(url, pid, (*STEPS, *REFUND_STEPS) if options.refunds else STEPS)
-    await _pay(store, meter, options.batch, options.batch)  # connections, prepared statements
+    meter = Meter(url, pid, (*STEPS, *REFUND_STEPS) if options.refunds else STEPS)
+    await pay(store, meter, options.batch, options.batch)  # connections, prepared statements
     meter.reset()
-    paid = await _pay(store, meter, options.payments, options.batch)
+    paid = await pay(store, meter, options.payments, options.batch)
     await store.aclose()
     if options.refunds:
         await _refund(url, meter, paid, options.batch)
     return meter.figures(options.payments // options.batch * options.batch)
 
 
-async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> list[UUID]:
+async def pay(store: PaymentStore, meter: Meter, count: int, batch: int) -> list[UUID]:
+    """Accept, claim and settle so many payments in batches; return their ids."""
     paid: list[UUID] = []
     for _ in range(count // batch):
         news = [
@@ -190,7 +191,7 @@ async def _pay(store: PaymentStore, meter: _Meter, count: int, batch: int) -> li
     return paid
 
 
-async def _refund(url: str, meter: _Meter, paid: Sequence[UUID], batch: int) -> None:
+async def _refund(url: str, meter: Meter, paid: Sequence[UUID], batch: int) -> None:
     # Imported here: a round of another version may have no operations.
     from okane.operation import NewOperation, OperationKind, OperationStatus  # noqa: PLC0415 - as said
     from okane.store.operation_records import OperationClaim, OperationSettlement  # noqa: PLC0415 - as said
@@ -235,7 +236,7 @@ async def _refund(url: str, meter: _Meter, paid: Sequence[UUID], batch: int) -> 
     await store.aclose()
 
 
-class _Meter:
+class Meter:
     """CPU of all processes of the server and bytes of its log, by step."""
 
     def __init__(self, url: str, pid: int, steps: Sequence[str]) -> None:

@@ -71,7 +71,7 @@ class PaymentLayout:
             if part.end > since
         ]
         if list(before) != list(self._parts):
-            log.debug("table_partitions_read", parts=len(self._parts))
+            log.info("table_partitions_read", parts=len(self._parts))
         return list(before) != list(self._parts)
 
     async def session_for(self, session: Fetching, ids: Sequence[UUID]) -> Fetching:

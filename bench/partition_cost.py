@@ -1,0 +1,135 @@
+"""Measure payments in table partitions against one table: `python -m bench.partition_cost [--rows 5000000] [--batch 16]`.
+
+Through the store alone: accept, claim and settle, and the sweep, which takes payments without a wake-up (`take`) and looks
+where nothing is due (`look`, us each). CPU of all of Postgres in us a payment, as the median over the rounds, and the ratio
+to one empty table. With --rows so many settled payments are in 64 table partitions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import psycopg
+
+from bench.machine import describe
+from bench.progress import say
+from bench.store_cost import Meter, pay
+from bench.system import System, running
+from okane.lanes import LANES
+from okane.payment import NewPayment
+from okane.store import PaymentStore, SweepStore
+from okane.store.partition_bounds import DAY
+from okane.store.partition_conversion import convert
+
+LOOKS = 100
+STEPS = ("accept", "claim", "settle", "take", "look", "all")
+GRACE = timedelta(seconds=10)
+AHEAD = 2 * DAY  # as `okane partitions` makes them
+_FILL = """
+INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,
+                      status, version, attempts, provider_ref, created_at, updated_at, called_at)
+SELECT id, 'default', gen_random_uuid()::text, sha256(int4send(i)), 5000, 'USD', 'default', id::text,
+       'success', 2, 1, 'ch_filled', at, at, at
+FROM (SELECT i, uuidv7(shift) AS id, now() + shift AS at
+      FROM generate_series(1, %(rows)s::integer) AS i,
+           LATERAL (SELECT interval '-1 hour' - (%(rows)s::integer - i) * (%(span)s::interval / %(rows)s)) AS s (shift))
+"""
+_FILL_EVENTS = """
+INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
+SELECT p.id, e.version, e.event, e.status, 1, 'filled'
+FROM payments p, (VALUES (1, 'claimed', 'processing'), (2, 'success', 'success')) AS e (version, event, status)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--payments", type=int, default=2_048, help="in one round")
+    parser.add_argument("--batch", type=int, default=256, help="payments in one statement")
+    parser.add_argument("--rows", type=int, default=0, help="settled payments in 64 table partitions")
+    options = parser.parse_args()
+    print(describe())
+    with running() as system:
+        urls = {"one table": system.new_database()}
+        for parts in (8, 64):
+            urls[f"{parts} parts"] = _in_parts(system, parts, rows=0)
+        if options.rows:
+            say(f"filling 64 table partitions with {options.rows:,} payments")
+            urls[f"64 parts, {options.rows:,} rows"] = _in_parts(system, 64, rows=options.rows)
+        found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+        for number in range(options.rounds):
+            say(f"round {number + 1} of {options.rounds}")
+            for name, url in list(urls.items())[:: 1 if number % 2 else -1]:
+                found[name].append(asyncio.run(_round(system, url, options.payments, options.batch)))
+    for name in urls:
+        line = f"{name:<26}"
+        for step in STEPS:
+            ratios = [one[step] / other[step] for one, other in zip(found[name], found["one table"], strict=True)]
+            line += f"{step} {statistics.median(one[step] for one in found[name]):6.1f} ({statistics.median(ratios):4.2f})  "
+        print(line)
+
+
+def _in_parts(system: System, parts: int, *, rows: int) -> str:
+    """Return a database with so many table partitions, two of them in the future."""
+    url = system.new_database()
+    span = (parts - 2) * DAY - AHEAD
+    with psycopg.connect(url, autocommit=True) as connection:
+        convert(connection, every=DAY, ahead=(parts - 1) * DAY, now=datetime.now(UTC) - span)
+        if rows:
+            connection.execute(_FILL, {"rows": rows, "span": span})
+            connection.execute(_FILL_EVENTS)
+            connection.execute("INSERT INTO payment_keys SELECT gen_random_uuid(), id FROM payments")
+            connection.execute("VACUUM (ANALYZE) payments, payment_events, payment_keys")
+            connection.execute("CHECKPOINT")
+        connection.execute(
+            "INSERT INTO sweep_cursors SELECT lane, uuidv7('-1 hour') FROM unnest(%s::text[]) AS lane",
+            ([lane.name for lane in LANES],),
+        )
+    return url
+
+
+async def _round(system: System, url: str, count: int, batch: int) -> Mapping[str, float]:
+    assert system.postgres.child is not None
+    store = PaymentStore(url, actor="bench", lease=timedelta(seconds=30), grace=GRACE)
+    sweep = SweepStore(url, grace=GRACE)
+    meter = Meter(url, system.postgres.child.pid, STEPS)
+    await pay(store, meter, batch, batch)  # connections, prepared statements
+    await _sweep(store, sweep, meter, batch, batch)
+    meter.reset()
+    await pay(store, meter, count, batch)
+    await _sweep(store, sweep, meter, count, batch)
+    await store.aclose()
+    await sweep.aclose()
+    found = meter.figures(count // batch * batch)
+    figures = {step: found[f"{step}: CPU, us a payment"] for step in STEPS}
+    return {**figures, "look": figures["look"] * count / LOOKS}
+
+
+async def _sweep(store: PaymentStore, sweep: SweepStore, meter: Meter, count: int, batch: int) -> None:
+    """Take payments whose wake-up was lost, and settle none of them: they are due again in an hour."""
+    lanes = {lane.name: timedelta(hours=1) for lane in LANES}
+    for _ in range(count // batch):
+        news = [
+            NewPayment(account_id="default", idempotency_key=str(uuid4()), fingerprint=b"f" * 32, amount_minor=440,
+                       currency="USD", lane="low", metadata={})
+            for _ in range(batch)
+        ]  # fmt: skip
+        await store.accept_many(news, wakes=0)
+        meter.begin()
+        taken = await sweep.take_due(lanes, limit=batch)
+        meter.end("take")
+        assert len(taken) == batch
+    meter.begin()
+    for _ in range(LOOKS):
+        await sweep.take_due(lanes, limit=batch)
+    meter.end("look")
+
+
+if __name__ == "__main__":
+    main()
