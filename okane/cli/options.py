@@ -24,6 +24,8 @@ import typer
 
 from okane.card_numbers import holds_card_number
 
+MOST_DAYS = 3_650
+
 
 def finite(value: float | None) -> float | None:
     """Refuse `nan` and `inf`, which are in every range."""
@@ -62,6 +64,14 @@ def positive_duration(text: str) -> timedelta:
     if not parsed:
         raise typer.BadParameter("must be above 0")
     return parsed
+
+
+def whole_days(text: str, option: str) -> timedelta:
+    """Parse `7d`. Raises BadParameter, for zero too."""
+    number = text.strip().removesuffix("d")
+    if not (text.strip().endswith("d") and number.isascii() and number.isdigit() and 0 < int(number) <= MOST_DAYS):
+        raise typer.BadParameter("expected days: 7d", param_hint=option)
+    return timedelta(days=int(number))
 
 
 Data = Annotated[Path | None, typer.Option("--data", help="data folder of `okane up` (default: .okane)")]

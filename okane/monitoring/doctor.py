@@ -20,6 +20,7 @@ from okane.monitoring.cluster_checks import cluster_checks
 from okane.monitoring.findings import Check
 from okane.monitoring.host_checks import host_checks
 from okane.monitoring.operation_checks import operation_checks, reading_consumers
+from okane.monitoring.partition_checks import check_partitions
 from okane.monitoring.webhook_checks import webhook_checks
 from okane.providers.config import load_providers
 from okane.providers.registry import base_urls, load_charge_secrets, load_notice_secrets
@@ -49,6 +50,7 @@ async def diagnose(system: CheckedSystem) -> Sequence[Check]:
     """Check everything, side by side. Takes some seconds at most, also where a server is away."""
     parts: list[Callable[[CheckedSystem], Awaitable[list[Check]]]] = [
         _postgres,
+        check_partitions,
         _redis,
         _providers,
         _switches,

@@ -17,10 +17,11 @@ import psycopg
 
 from okane.errors import SetupError, StoreUnavailable
 from okane.store import partition_conversion, schema
-from okane.store.connect import open_blocking_connection, open_connection
+from okane.store.connect import first_line, open_blocking_connection, open_connection
 from okane.store.migration_lock import take_lock
 from okane.store.partition_bounds import TABLES, Part, gap_before, length_of_newest, missing_parts, parse_bound
 from okane.store.partition_making import SQL, Connection, make_part, read_parts
+from okane.store.prepared_statements import Row
 
 AHEAD_PARTS = 2  # of the newest length: the time for which parts are made ahead
 MIN_AHEAD = timedelta(days=1)  # with less left, new payments are about to be refused
@@ -59,19 +60,26 @@ class Partitioning:
 
 
 async def read_partitioning(url: str) -> Partitioning:
-    """Read the parts. Raises psycopg's errors."""
-    async with await open_connection(url, name="partitions") as connection:
-        found: dict[Part, list[int]] = defaultdict(lambda: [0, 0])
-        for table in TABLES:
-            cursor = await connection.execute(SQL["sizes"], {"table": table})
-            for _, bound, rows, size_bytes in await cursor.fetchall():
-                figures = found[parse_bound(bound)]
-                figures[0] += rows if table == "payments" else 0
-                figures[1] += size_bytes
-        cursor = await connection.execute(SQL["left_checks"], {"tables": list(TABLES)})
-        left = [partition_conversion.parse_left_check(*row) for row in await cursor.fetchall()]
-        now = await (await connection.execute("SELECT now()")).fetchone()
-        assert now is not None
+    """Read the parts. Raises StoreUnavailable, and SetupError for table partitions that okane has not made."""
+    try:
+        async with await open_connection(url, name="partitions") as connection:
+            return await _read(connection)
+    except psycopg.Error as error:
+        raise StoreUnavailable(first_line(error)) from error
+
+
+async def _read(connection: psycopg.AsyncConnection[Row]) -> Partitioning:
+    found: dict[Part, list[int]] = defaultdict(lambda: [0, 0])
+    for table in TABLES:
+        cursor = await connection.execute(SQL["sizes"], {"table": table})
+        for _, bound, rows, size_bytes in await cursor.fetchall():
+            figures = found[parse_bound(bound)]
+            figures[0] += rows if table == "payments" else 0
+            figures[1] += size_bytes
+    cursor = await connection.execute(SQL["left_checks"], {"tables": list(TABLES)})
+    left = [partition_conversion.parse_left_check(*row) for row in await cursor.fetchall()]
+    now = await (await connection.execute("SELECT now()")).fetchone()
+    assert now is not None
     return Partitioning(
         parts=[PartSize(part, *found[part]) for part in sorted(found)],
         now=now[0],
@@ -97,10 +105,14 @@ async def revert(
 
 
 async def make_parts(
-    url: str, *, wait: timedelta = schema.WAIT, report: Callable[[str], None] = lambda _line: None
+    url: str,
+    *,
+    every: timedelta | None = None,
+    wait: timedelta = schema.WAIT,
+    report: Callable[[str], None] = lambda _line: None,
 ) -> Sequence[Part]:
-    """Make the parts of the next time; return them. Raises SetupError."""
-    return await _locked(url, _make_parts, wait=wait, report=report)
+    """Make the parts of the next time, as long as the newest or `every`; return them. Raises SetupError."""
+    return await _locked(url, partial(_make_parts, every=every), wait=wait, report=report)
 
 
 def _convert(connection: Connection, *, every: timedelta, report: Callable[[str], None]) -> bool:
@@ -119,16 +131,21 @@ def _revert(connection: Connection) -> bool:
     return bool(left)
 
 
-def _make_parts(connection: Connection) -> Sequence[Part]:
+def _make_parts(connection: Connection, *, every: timedelta | None) -> Sequence[Part]:
     parts = read_parts(connection)
-    every = length_of_newest(parts) if parts else None
-    if every is None:
+    if not parts:
         raise SetupError("payments are in one table: okane partitions --convert makes table partitions")
-    missing = missing_parts(parts, every=every, until=datetime.now(UTC) + AHEAD_PARTS * every)
-    for part in missing:
+    every = every or length_of_newest(parts)
+    if every is None:
+        raise SetupError("there is only the first table partition: say how long the next ones last (--every 7d)")
+    made: list[Part] = []
+    if (gap := gap_before(parts)) is not None:
+        made.append(Part(min(one.begin for one in parts if one.begin is not None and one.begin > gap), gap))
+    made += missing_parts([*parts, *made], every=every, until=datetime.now(UTC) + AHEAD_PARTS * every)
+    for part in made:
         with connection.transaction():
             make_part(connection, part, like=max(parts))
-    return missing
+    return made
 
 
 async def _locked(url: str, work: Callable[[Connection], R], *, wait: timedelta, report: Callable[[str], None]) -> R:

@@ -1,0 +1,40 @@
+"""The checks of `okane doctor` about table partitions."""
+
+from __future__ import annotations
+
+from okane.errors import SetupError, StoreUnavailable
+from okane.monitoring.checked_system import CheckedSystem
+from okane.monitoring.findings import Check
+from okane.store.partition_bounds import MAX_PARTS
+from okane.store.table_partitions import Partitioning, read_partitioning
+from okane.timestamp_text import format_time
+
+NEARLY = MAX_PARTS - 4
+
+
+async def check_partitions(system: CheckedSystem) -> list[Check]:
+    """Check that there is a table partition for tomorrow, if there are any. No Postgres has its own line."""
+    if system.database is None:
+        return []
+    try:
+        return partition_checks(await read_partitioning(system.database))
+    except (StoreUnavailable, SetupError):
+        return []
+
+
+def partition_checks(found: Partitioning) -> list[Check]:
+    """Check the table partitions of a database. Nothing to say about one without."""
+    if found.left_end is not None:
+        until = format_time(found.left_end)
+        advice = "okane partitions --convert goes on, --undo takes it back: from then on all payments are refused"
+        return [Check("table partitions", "fail", f"a conversion has not ended, its bound is {until}", advice)]
+    if found.end is None:
+        return []
+    told = f"{len(found.parts)}, to {format_time(found.end)}"
+    if found.is_short:
+        advice = "okane partitions --create: from then on all payments are refused"
+        return [Check("table partitions", "fail", told, advice)]
+    if len(found.parts) >= NEARLY:
+        advice = f"okane archive: more than {MAX_PARTS} cannot be made"
+        return [Check("table partitions", "warn", told, advice)]
+    return [Check("table partitions", "ok", told)]
