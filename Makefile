@@ -10,7 +10,7 @@ STRIPE = okane/local/stripe_simulator
 PAYU = tests/conformance/payu-requirements
 RECEIVERS = tests/interop/requirements
 LOCAL = pyproject.toml --extra local --extra asymmetric
-DEVELOPING = $(LOCAL) --extra otel --group dev -o requirements-dev.txt
+DEVELOPING = $(LOCAL) --extra otel --extra archive --group dev -o requirements-dev.txt
 # Everything else is part of what was tested: what run.py installs, and the container image, which has tracing and no
 # embedded servers.
 LOCK_PARTS = @$(LOCK) $(LOCAL) -c requirements-dev.txt -o requirements.txt && \

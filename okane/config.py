@@ -294,6 +294,10 @@ class Settings(BaseSettings):
         timedelta(days=30),
         description="how long events and their deliveries are kept at least, unless they grow too large",
     )
+    keys_kept: PositiveDuration = Field(
+        timedelta(days=30),
+        description="how long an idempotency key is valid at least: `okane archive` takes no younger payment",
+    )
     webhook_max_bytes: Size | None = Field(
         None, description="the oldest events and deliveries are dropped before their age beyond this size: 200GB"
     )

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "provider": "Run the mock provider: an HTTP server that keeps a journal of its charges and fails as configured.",
     "migrate": "Bring the database to this version's schema. Safe to repeat, and from several machines at once.",
     "partitions": "List the table partitions of payments, or make them. Exit code 1 if none is left for tomorrow.",
+    "archive": "Write old table partitions to Parquet files, compare, and drop them. Refuses one with an open payment.",
     "openapi": "Print the OpenAPI 3.1 document of the HTTP API, for client generators.",
     "status": "Show the queue and the payments: depth, pending, delayed, dead, consumers, the oldest due payment.",
     "top": "Show rates, latencies, lanes, workers, retries and dead letters, live. For machines without Grafana.",

@@ -94,14 +94,14 @@ async def convert(
 
     Raises SetupError.
     """
-    return await _locked(url, partial(_convert, every=every, report=report), wait=wait, report=report)
+    return await run_locked(url, partial(_convert, every=every, report=report), wait=wait, report=report)
 
 
 async def revert(
     url: str, *, wait: timedelta = schema.WAIT, report: Callable[[str], None] = lambda _line: None
 ) -> bool:
     """Go back to one table, while all rows are in the first part. False: nothing was to do. Raises SetupError."""
-    return await _locked(url, _revert, wait=wait, report=report)
+    return await run_locked(url, _revert, wait=wait, report=report)
 
 
 async def make_parts(
@@ -112,7 +112,7 @@ async def make_parts(
     report: Callable[[str], None] = lambda _line: None,
 ) -> Sequence[Part]:
     """Make the parts of the next time, as long as the newest or `every`; return them. Raises SetupError."""
-    return await _locked(url, partial(_make_parts, every=every), wait=wait, report=report)
+    return await run_locked(url, partial(_make_parts, every=every), wait=wait, report=report)
 
 
 def _convert(connection: Connection, *, every: timedelta, report: Callable[[str], None]) -> bool:
@@ -148,8 +148,8 @@ def _make_parts(connection: Connection, *, every: timedelta | None) -> Sequence[
     return made
 
 
-async def _locked(url: str, work: Callable[[Connection], R], *, wait: timedelta, report: Callable[[str], None]) -> R:
-    """Run this under the migration lock."""
+async def run_locked(url: str, work: Callable[[Connection], R], *, wait: timedelta, report: Callable[[str], None]) -> R:
+    """Run this on a connection that holds the migration lock. Raises SetupError."""
     try:
         await (await open_connection(url, name="partitions")).close()  # raises for a pooler that would strand the lock
         settings = {"lock_timeout": str(schema.LOCK_TIMEOUT_MS), "statement_timeout": "0"}

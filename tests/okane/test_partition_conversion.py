@@ -17,6 +17,7 @@ from okane.store import schema, table_partitions
 from okane.store.partition_bounds import DAY, MAX_PARTS, TABLES, WEEK, Part, lowest_id
 from okane.store.partition_conversion import convert, drop_checks, read_left_checks, revert
 from okane.store.partition_making import make_part, read_parts
+from tests.okane.mortal_connection import Killed, Mortal
 
 NOW = datetime.now(UTC)
 INSERT = """INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key)
@@ -27,23 +28,6 @@ FILES = "SELECT relfilenode FROM pg_class WHERE oid = to_regclass(%(table)s)"
 # The table of payments as everything sees it, but for the bounds.
 INDEXES = """SELECT regexp_replace(pg_get_indexdef(indexrelid), ' ON (ONLY )?', ' ON '), indisvalid FROM pg_index
              WHERE indrelid = 'payments'::regclass ORDER BY 1"""
-
-
-class Killed(BaseException):
-    """The process dies: it repairs nothing."""
-
-
-class Mortal(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that dies with its process before a statement, counted from 1."""
-
-    left = -1
-
-    def execute(self, *arguments: Any, **more: Any) -> Any:
-        if self.left == 0:
-            self.close()
-            raise Killed
-        self.left -= 1
-        return super().execute(*arguments, **more)
 
 
 @pytest.fixture
