@@ -77,6 +77,10 @@ class PaymentNotFound(OkaneError):
     """The caller's account has no such payment."""
 
 
+class PaymentArchived(PaymentNotFound):
+    """Payments of this time were archived: by the time in its id, whether it ever existed or not."""
+
+
 class OperationNotFound(OkaneError):
     """The caller's account has no such capture, void or refund."""
 

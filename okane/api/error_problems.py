@@ -18,6 +18,7 @@ from okane.errors import (
     OperationNotFound,
     OperationRefused,
     Overloaded,
+    PaymentArchived,
     PaymentNotFound,
     RefusalCode,
     StatusConflict,
@@ -41,6 +42,12 @@ _REFUSED: Mapping[RefusalCode, HTTPStatus] = {
 }
 
 
+def _not_found(error: PaymentNotFound) -> Problem:
+    if isinstance(error, PaymentArchived):
+        return Problem(HTTPStatus.GONE, "archived", f"payments of the time of {error} were archived")
+    return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
+
+
 def problem_for(error: BaseException) -> Problem:
     """Return the problem for an exception. An unforeseen one is logged, and is a 500."""
     match error:
@@ -53,7 +60,7 @@ def problem_for(error: BaseException) -> Problem:
         case IdempotencyKeyReused():
             return idempotency_key.key_reused(error)
         case PaymentNotFound():
-            return Problem(HTTPStatus.NOT_FOUND, "payment_not_found", f"there is no payment {error}")
+            return _not_found(error)
         case StatusConflict() | OperationNotFound() | OperationRefused():
             return _of_operation(error)
         case Overloaded():

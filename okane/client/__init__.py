@@ -4,6 +4,7 @@ from okane.client.client import Client, DeadFilter, Filter, NewPayment
 from okane.client.disputes import Dispute, Disputes
 from okane.client.errors import (
     AccessDenied,
+    Archived,
     ClientError,
     Conflict,
     Invalid,
@@ -49,6 +50,7 @@ from okane.client.webhooks import EndpointChange, NewEndpoint, Webhooks
 __all__ = [
     "RETRIES",
     "AccessDenied",
+    "Archived",
     "Attempt",
     "Client",
     "ClientError",

@@ -57,6 +57,10 @@ class NotFound(Refused):
     """The account has no such payment, payment method, refund, dispute, webhook endpoint or event."""
 
 
+class Archived(NotFound):
+    """Payments of the time in this id were archived."""
+
+
 class Conflict(Refused):
     """The status of the payment, `payment_status`, or of the refund, `operation_status`, does not allow this."""
 
@@ -95,6 +99,7 @@ _BY_CODE: Mapping[str, type[Refused]] = {
     "key_invalid": AccessDenied,
     "scope_missing": AccessDenied,
     "payment_not_found": NotFound,
+    "archived": Archived,
     "payment_method_not_found": NotFound,
     "refund_not_found": NotFound,
     "dispute_not_found": NotFound,

@@ -27,7 +27,6 @@ from okane.errors import (
     IdempotencyKeyReused,
     OperationNotFound,
     OperationRefused,
-    PaymentNotFound,
     StatusConflict,
     VersionConflict,
 )
@@ -160,7 +159,7 @@ class OperationActions:
         payment_id = payment_id_in(request)
         details = await self._details.read(payment_id, account_id=session_of(request).account_id)
         if details is None:
-            raise PaymentNotFound(str(payment_id))
+            raise await self._details.missing(payment_id, account_id=session_of(request).account_id)
         return details
 
     async def _find(self, request: web.Request) -> Operation:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from okane.console.outages import Outage
 from okane.console.rendering import PAGES, is_part, render
-from okane.errors import AccountBusy, PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
+from okane.errors import AccountBusy, PaymentArchived, PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from streams import StreamError
 
 log = structlog.get_logger("okane.console")
@@ -64,6 +64,8 @@ def _page_error(request: web.Request, error: Exception) -> PageError:
     match error:
         case PageError():
             return error
+        case PaymentArchived():
+            return PageError(HTTPStatus.GONE, "Payments of this time were archived: they are in files.")
         case PaymentNotFound():
             # One answer for a payment of another account and for none, so that it does not tell which ids exist.
             return PageError(HTTPStatus.NOT_FOUND, "This account has no such payment.")

@@ -119,7 +119,7 @@ class PaymentScreen:
         """
         details = await self._details.read(payment_id, account_id=session.account_id)
         if details is None:
-            raise PaymentNotFound(str(payment_id))
+            raise await self._details.missing(payment_id, account_id=session.account_id)
         seen, payment = version_in(form), details.payment
         own = [event for event in details.events if event.version == seen + 1 and event.actor == session.actor]
         if not any(reason is None or event.reason == reason for event in own):
@@ -152,7 +152,7 @@ class PaymentScreen:
             payment_id, account_id=session.account_id, is_known=is_known if of_part else None
         )
         if details is None:
-            raise PaymentNotFound(str(payment_id))
+            raise await self._details.missing(payment_id, account_id=session.account_id)
         payment = details.payment
         redis = request.app[PAGES].outages.redis
         search = await self._find_entry(details, redis) if may_have_entry(details) else None

@@ -18,7 +18,7 @@ from okane.console.search import Kind, Meaning
 from okane.console.search_turns import WAIT_S, SearchTurns
 from okane.console.session import session_of
 from okane.console.shared_reads import SharedReads
-from okane.errors import PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
+from okane.errors import PaymentArchived, PaymentNotFound, StoreBusy, StoreSlow, StoreUnavailable
 from okane.payment import Payment, Status
 from okane.store import PaymentLists, PaymentStore
 from okane.store.lists import is_search
@@ -47,6 +47,8 @@ class PaymentsScreen:
             payment_id = meanings[0].payment_id
             try:
                 await self._payments.get(payment_id, account_id=session_of(request).account_id)
+            except PaymentArchived:
+                raise
             except PaymentNotFound:
                 meanings = (*meanings[1:], meanings[0])
             else:

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from okane.errors import PaymentNotFound
 from okane.operation import Operation
 from okane.store import columns, sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.operation_records import OperationFilter, OperationPage
+from okane.store.payment_layout import PaymentLayout
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id
 
@@ -36,6 +36,7 @@ class OperationLists:
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=5)) -> None:
         sessions = [Session(url, name="operation lists", timeout=timeout, in_order=True) for _ in range(CONNECTIONS)]
         self._sessions = FairSessions(sessions)
+        self._layout = PaymentLayout()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -75,8 +76,8 @@ class OperationLists:
         parameters = {"payment_id": payment_id, "account_id": account_id, "limit": MAX_OF_PAYMENT}
         async with self._sessions.lend(account_id or "") as session:
             found = await session.fetch_repeatable(SQL["of_payment"], parameters)
-        if not found:
-            raise PaymentNotFound(str(payment_id))
+            if not found:
+                raise await self._layout.missing(session, payment_id)
         return [columns.read_operation(row) for row in found if row[0] is not None]
 
 

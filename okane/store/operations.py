@@ -29,6 +29,7 @@ from okane.store.operation_records import (
 )
 from okane.store.operation_requests import Asked, RequestStatements
 from okane.store.operation_transitions import OperationDecision, OperationTransitions
+from okane.store.payment_layout import PaymentLayout
 from okane.store.records import UsableProvider
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
@@ -70,6 +71,7 @@ class OperationStore(OperationTransitions):
         claims = OperationClaimStatements(
             actor=actor, lease=lease, grace=grace, usable=lambda: [one.name for one in self.usable_providers()]
         )
+        self._layout = PaymentLayout()
         batched = self._group.batched
         self._requesting = batched("request", RequestStatements(grace=grace).request)
         self._claiming: Coalescer[UUID, OperationClaim | OperationRefusal] = batched("claim_operation", claims.claim)
@@ -87,7 +89,10 @@ class OperationStore(OperationTransitions):
         VersionConflict if the payment has changed since the request's version of it, unless its key has made one already;
         IdempotencyKeyReused if the key belongs to an operation of another meaning.
         """
-        return await self._requesting.submit(Asked(new, actor or self._actor))
+        try:
+            return await self._requesting.submit(Asked(new, actor or self._actor))
+        except PaymentNotFound:
+            raise await self._layout.missing(self._rare, new.payment_id) from None
 
     async def void_expired(self, payment_id: UUID, *, is_over: bool = False) -> Operation | None:
         """Request the void of a payment whose authorization is about to end, or `is_over` already. Return the operation, None

@@ -14,12 +14,14 @@ from typing import Any
 from uuid import UUID
 
 from okane.dispute import Dispute
+from okane.errors import PaymentNotFound
 from okane.operation import Operation
 from okane.payment import Payment, Status
 from okane.store import columns, sql_files
 from okane.store.disputes import read_dispute
 from okane.store.fair_sessions import FairSessions
 from okane.store.operation_records import OperationEvent
+from okane.store.payment_layout import PaymentLayout
 from okane.store.records import API, Event
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
@@ -102,10 +104,16 @@ class PaymentDetailsStore:
     def __init__(self, url: str, *, timeout: timedelta = timedelta(seconds=2)) -> None:
         sessions = [Session(url, name="details", timeout=timeout, index_only=True) for _ in range(CONNECTIONS)]
         self._sessions = FairSessions(sessions)
+        self._layout = PaymentLayout()
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._sessions.aclose()
+
+    async def missing(self, payment_id: UUID, *, account_id: str) -> PaymentNotFound:
+        """Return the error for a payment that `read` has not found."""
+        async with self._sessions.lend(account_id) as session:
+            return await self._layout.missing(session, payment_id)
 
     async def read(
         self, payment_id: UUID, *, account_id: str, is_known: Callable[[PaymentDetails], bool] | None = None

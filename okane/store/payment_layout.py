@@ -16,15 +16,16 @@ from uuid import UUID
 
 import structlog
 
-from okane.errors import StoreUnavailable
+from okane.errors import PaymentArchived, PaymentNotFound, StoreUnavailable
 from okane.store import columns, sql_files
-from okane.store.partition_bounds import Part, lowest_id, parse_bound
+from okane.store.partition_bounds import Part, lowest_id, parse_bound, time_of
 from okane.store.prepared_statements import PreparedStatement, Row
 from okane.store.session import Fetching
 
 log = structlog.get_logger("okane.store")
 
-PARTS = sql_files.prepare_statements("table_partitions.sql", "parts")["parts"]
+# A text: some sessions have statements of psycopg's, which must not be mixed with prepared ones of ours (see `Session`).
+PARTS = sql_files.load_statements("table_partitions.sql")["parts"]
 LOOK_S = 60.0  # between two looks at the parts
 # Parts that ended before are not named: `okane archive` takes the oldest, and each name is one more prepared statement.
 NAMED = timedelta(days=8)
@@ -53,6 +54,13 @@ class PaymentLayout:
     def expire(self) -> None:
         """Read the parts again before the next statement."""
         self._look_at_s = float("-inf")
+
+    async def missing(self, session: Fetching, payment_id: UUID) -> PaymentNotFound:
+        """Return the error for a payment without a row: it was archived, or there is none. Raises StoreUnavailable."""
+        await self.look(session)
+        if self._parts and (begin := self._parts[0].begin) is not None and time_of(payment_id) < begin:
+            return PaymentArchived(str(payment_id))
+        return PaymentNotFound(str(payment_id))
 
     async def look(self, session: Fetching) -> None:
         """Read the parts if that is due. Raises StoreUnavailable."""

@@ -79,9 +79,11 @@ class PaymentStore(RareTransitionStore):
         self._lease = lease
         self._cell = cell
         self._group = GroupCommit(url, timeout=timeout, on_batch=on_batch, on_round_trip=on_round_trip)
-        super().__init__(self._group.session("other"), actor=actor, grace=grace, late_look_ups=late_look_ups)
-        self._readiness = Readiness(self._rare)
         self._layout = PaymentLayout()
+        super().__init__(
+            self._group.session("other"), self._layout, actor=actor, grace=grace, late_look_ups=late_look_ups
+        )
+        self._readiness = Readiness(self._rare)
         self._accepts = AcceptStatements(self._layout, grace=grace)
         batched = self._group.batched
         self._accepting = batched("accept", self._accept)
@@ -121,7 +123,9 @@ class PaymentStore(RareTransitionStore):
     async def get(self, payment_id: UUID, *, account_id: str) -> Payment:
         """Return the payment as it is now. Raises PaymentNotFound, also for a payment of another account."""
         payment = await self._getting.submit(payment_id)
-        if payment is None or payment.account_id != account_id:
+        if payment is None:
+            raise await self._layout.missing(self._rare, payment_id)
+        if payment.account_id != account_id:
             raise PaymentNotFound(str(payment_id))
         return payment
 

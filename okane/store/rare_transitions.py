@@ -12,6 +12,7 @@ from uuid import UUID
 from okane.errors import PaymentNotFound, StatusConflict, VersionConflict
 from okane.payment import CANCELABLE, RETRYABLE, Payment, Status
 from okane.store import columns, sql_files
+from okane.store.payment_layout import PaymentLayout
 from okane.store.records import Event, LateLookUp, Settlement
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
@@ -24,8 +25,17 @@ Decision = Literal[Status.SUCCESS, Status.FAILED_FINAL]
 class RareTransitionStore:
     """The rare transitions of `PaymentStore`. `late_look_ups`: delays from the close of a payment to its late look-ups."""
 
-    def __init__(self, session: Session, *, actor: str, grace: timedelta, late_look_ups: Sequence[timedelta]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        layout: PaymentLayout,
+        *,
+        actor: str,
+        grace: timedelta,
+        late_look_ups: Sequence[timedelta],
+    ) -> None:
         self._rare = session
+        self._layout = layout
         self._actor = actor
         self._grace = grace
         self._late_ms = [milliseconds(delay) for delay in late_look_ups]
@@ -201,8 +211,10 @@ class RareTransitionStore:
     async def _known(self, payment_id: UUID, account_id: str | None) -> Payment:
         """Return the payment as it is now. Raises PaymentNotFound, also for a payment of another account."""
         found = await self._rare.fetch(SQL["by_id"], {"ids": [payment_id]})
-        payment = columns.read_payment(found[0]) if found else None
-        if payment is None or account_id not in (None, payment.account_id):
+        if not found:
+            raise await self._layout.missing(self._rare, payment_id)
+        payment = columns.read_payment(found[0])
+        if account_id not in (None, payment.account_id):
             raise PaymentNotFound(str(payment_id))
         return payment
 

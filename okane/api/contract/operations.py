@@ -104,7 +104,7 @@ _OF_PROVIDERS = frozenset(
 )
 _BATCH = (*problem_codes.OF_BODIES, "body_not_an_array", "idempotency_key_misplaced", "batch_size")
 _REPLAY = (*problem_codes.OF_BODIES, "body_not_an_object", "validation_failed", "too_many_reads")
-_CHANGE = ("payment_not_found", "status_conflict")
+_CHANGE = ("payment_not_found", "archived", "status_conflict")
 
 _REPEAT = (
     "Repeat a request that got no answer, or a `retryable` one, with the same idempotency key, for as long as it takes: it "
@@ -158,7 +158,7 @@ def _shows(name: str, tag: str, summary: str, body: Any) -> Operation:
                 headers=("ETag", "Retry-After", "Preference-Applied"),
             ),
         ),
-        problems=("payment_not_found",),
+        problems=("payment_not_found", "archived"),
     )
 
 
@@ -197,7 +197,11 @@ def _page(name: str, summary: str, query: type[BaseModel], body: Any, *, tag: st
         summary=summary,
         query=query,
         responses=(SuccessResponse(status=HTTPStatus.OK, means="A page.", body=body, headers=("Link",)),),
-        problems=("query_invalid", "too_many_reads", *(("payment_not_found",) if query is PartQuery else ())),
+        problems=(
+            "query_invalid",
+            "too_many_reads",
+            *(("payment_not_found", "archived") if query is PartQuery else ()),
+        ),
     )
 
 

@@ -61,6 +61,7 @@ CODES: Mapping[str, Code] = {
     "event_not_found": Code(HTTPStatus.NOT_FOUND, "The account has no such event, or no more."),
     "provider_not_found": Code(HTTPStatus.NOT_FOUND, "This server takes no webhooks from such a provider."),
     "route_not_found": Code(HTTPStatus.NOT_FOUND, "There is no such route."),
+    "archived": Code(HTTPStatus.GONE, "Payments of this time were archived: they are in files of the operator."),
     "method_not_allowed": Code(HTTPStatus.METHOD_NOT_ALLOWED, "The route has other methods: see `Allow`."),
     "head_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not come in time.", retryable=True),
     "body_too_slow": Code(HTTPStatus.REQUEST_TIMEOUT, "The body did not come in time.", retryable=True),

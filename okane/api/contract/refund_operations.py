@@ -22,6 +22,7 @@ _REQUEST = (
     "card_number",
     "idempotency_key_reused",
     "payment_not_found",
+    "archived",
     "unsupported_by_provider",
     "too_many_reads",
 )
@@ -62,7 +63,7 @@ LIST_OPERATIONS = Operation(
     responses=(
         SuccessResponse(status=HTTPStatus.OK, means="A page.", body=operation_schemas.OperationPage, headers=("Link",)),
     ),
-    problems=("query_invalid", "too_many_reads", "payment_not_found"),
+    problems=("query_invalid", "too_many_reads", "payment_not_found", "archived"),
 )
 CREATE_REFUND = Operation(
     name="createRefund",
