@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from okane.errors import PaymentArchived, PaymentNotFound, StoreUnavailable
+from okane.errors import PaymentArchived, PaymentNotFound, StoreBusy, StoreUnavailable
 from okane.store import columns, sql_files
 from okane.store.partition_bounds import Part, lowest_id, parse_bound, time_of
 from okane.store.prepared_statements import PreparedStatement, Row
@@ -69,8 +69,11 @@ class PaymentLayout:
 
     async def read(self, session: Fetching) -> bool:
         """Read the parts; return whether they have changed. Raises StoreUnavailable."""
-        rows = await session.fetch_repeatable(PARTS)
-        before, self._parts = self._parts, sorted(parse_bound(row[0]) for row in rows)
+        bounds = [row[0] for row in await session.fetch_repeatable(PARTS)]
+        if None in bounds:  # a table was dropped under the statement: what is left is not the whole
+            self.expire()
+            raise StoreBusy("the table partitions of payments are being changed")
+        before, self._parts = self._parts, sorted(map(parse_bound, bounds))
         self._look_at_s = self._clock() + LOOK_S
         since = datetime.now(UTC) - NAMED
         self._named = [
