@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--payments", type=int, default=2_048, help="in one round")
-    parser.add_argument("--batch", type=int, default=256, help="payments in one statement")
+    parser.add_argument("--batch", type=int, action="append", help="payments in one statement; repeatable (16, 256)")
     parser.add_argument("--rows", type=int, default=0, help="settled payments in 64 table partitions")
     options = parser.parse_args()
     print(describe())
@@ -62,13 +62,18 @@ def main() -> None:
         if options.rows:
             say(f"filling 64 table partitions with {options.rows:,} payments")
             urls[f"64 parts, {options.rows:,} rows"] = _in_parts(system, 64, rows=options.rows)
-        found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
-        for number in range(options.rounds):
-            say(f"round {number + 1} of {options.rounds}")
-            for name, url in list(urls.items())[:: 1 if number % 2 else -1]:
-                found[name].append(asyncio.run(_round(system, url, options.payments, options.batch)))
-    for name in urls:
-        line = f"{name:<26}"
+        for batch in options.batch or (16, 256):
+            found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+            for number in range(options.rounds):
+                say(f"batches of {batch}: round {number + 1} of {options.rounds}")
+                for name, url in list(urls.items())[:: 1 if number % 2 else -1]:
+                    found[name].append(asyncio.run(_round(system, url, options.payments, batch)))
+            _print(batch, found)
+
+
+def _print(batch: int, found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    for name in sorted(found):
+        line = f"batches of {batch:<4} {name:<26}"
         for step in STEPS:
             ratios = [one[step] / other[step] for one, other in zip(found[name], found["one table"], strict=True)]
             line += f"{step} {statistics.median(one[step] for one in found[name]):6.1f} ({statistics.median(ratios):4.2f})  "

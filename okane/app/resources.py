@@ -136,6 +136,7 @@ class Resources:
             )
             oldest_operation = await self.overview.oldest_due_operation()
             dead_operations = await self.overview.count_dead_operations()
+            ahead = await self.overview.partitions_ahead()
         except StoreUnavailable:
             self._postgres_away()
         else:
@@ -146,6 +147,7 @@ class Resources:
             none = [(name, kind, 0) for name in providers for kind in KINDS]
             self.system.set_differences([*none, *differences])
             self.system.set_reconcile_ages(ages)
+            self.system.set_partitions_ahead(ahead)
             self.system.set_disputes(dict.fromkeys(providers, 0) | dict(disputes))
             self._operation_gauges.show(oldest_due=oldest_operation, dead=dead_operations, waiting=operations)
             self._show_webhooks(webhooks)

@@ -65,6 +65,11 @@ class SystemMetrics:
             "Dead letters, from Postgres: payments given up, until replayed, decided or purged (okane dead ls).",
             registry=registry,
         )
+        self.partitions_ahead = Gauge(
+            "okane_partitions_ahead_seconds",
+            "Time until no table partition takes payments (okane partitions --create); +Inf if they are in one table.",
+            registry=registry,
+        )
         self.disputes_to_answer = Gauge(
             "okane_disputes_to_answer",
             "Disputes that wait for evidence, from Postgres, by provider (GET /v1/disputes?status=needs_response).",
@@ -123,6 +128,7 @@ class SystemMetrics:
         """Show NaN while Postgres is away: an old value, or a zero, would be wrong."""
         self.dead.set(math.nan)
         self.oldest_due.set(math.nan)
+        self.partitions_ahead.set(math.nan)
         self.forget_webhooks()
         self.provider_mode.clear()
         self.circuit_open.clear()
@@ -153,6 +159,10 @@ class SystemMetrics:
         self.reconcile_age.clear()
         for provider, age in ages.items():
             self.reconcile_age.labels(provider).set(age.total_seconds())
+
+    def set_partitions_ahead(self, ahead: timedelta | None) -> None:
+        """Show the time for which table partitions are made. None: payments are in one table."""
+        self.partitions_ahead.set(math.inf if ahead is None else ahead.total_seconds())
 
     def set_disputes(self, to_answer: Mapping[str, int]) -> None:
         """Show how many disputes wait for evidence, by provider."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 from okane.store import sql_files
 from okane.store.movements import read_ages, read_differences
+from okane.store.partition_bounds import gap_before, parse_bound
+from okane.store.payment_layout import PARTS
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
 from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, is_used, list_endpoints, read_webhooks
@@ -40,6 +42,12 @@ class Overview:
     async def count_dead_operations(self) -> int:
         """Return the number of captures, voids and refunds that were given up or need a review."""
         return int((await self._session.fetch_repeatable(SQL["count_dead_operations"]))[0][0])
+
+    async def partitions_ahead(self) -> timedelta | None:
+        """Return the time until no table partition takes payments, None if they are in one table. By this process's clock."""
+        rows = await self._session.fetch_repeatable(PARTS)
+        parts = [parse_bound(row[0]) for row in rows if row[0] is not None]
+        return (gap_before(parts) or max(parts).end) - datetime.now(UTC) if parts else None
 
     async def count_disputes(self) -> Mapping[str, int]:
         """Return the disputes that wait for evidence, by provider. Cheap: a partial index."""

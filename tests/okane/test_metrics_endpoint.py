@@ -87,6 +87,7 @@ async def test_a_process_tells_nothing_that_others_tell_too(told: Told, client: 
         "okane_payments_waiting",
         "okane_payments_dead",
         "okane_disputes_to_answer",
+        "okane_partitions_ahead_seconds",
         "okane_dependency_up",
         "okane_provider_mode",
         "okane_reconcile_age_seconds",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner, Result
 
+from okane.app.system_metrics import SystemMetrics
 from okane.cli import app
 from okane.errors import SetupError
 from okane.monitoring.partition_checks import NEARLY, partition_checks
+from okane.store import Overview
 from okane.store.partition_bounds import DAY, MAX_PARTS, TABLES
 from okane.store.partition_making import read_parts
 from okane.store.table_partitions import read_partitioning
@@ -81,6 +85,20 @@ async def test_a_gap_is_the_end(command: Command, database_url: str) -> None:
     assert found.end == first.end
     [check] = partition_checks(replace(found, now=first.end - timedelta(hours=1)))
     assert check.state == "fail"
+
+
+async def test_the_metric_says_how_long_they_last(command: Command, database_url: str) -> None:
+    overview = Overview(database_url)
+    assert await overview.partitions_ahead() is None
+    await command("--convert", "--every", "2d")
+    ahead = await overview.partitions_ahead()
+    await overview.aclose()
+    assert ahead is not None
+    assert 4 * DAY < ahead < 8 * DAY
+    metrics = SystemMetrics(CollectorRegistry())
+    for shown, value in ((ahead, ahead.total_seconds()), (None, math.inf)):
+        metrics.set_partitions_ahead(shown)
+        assert metrics.registry.get_sample_value("okane_partitions_ahead_seconds") == value
 
 
 async def test_many_are_a_warning(command: Command, database_url: str) -> None:
