@@ -30,7 +30,7 @@ LOOK_S = 60.0  # between two looks at the parts
 # Parts that ended before are not named: `okane archive` takes the oldest, and each name is one more prepared statement.
 NAMED = timedelta(days=8)
 
-_TABLE = re.compile(rb"\b(FROM|JOIN|UPDATE|INTO) (payments|payment_events)\b")
+_TABLE = re.compile(r"\b(FROM|JOIN|UPDATE|INTO) (payments|payment_events)\b")
 
 
 class PaymentLayout:
@@ -41,6 +41,11 @@ class PaymentLayout:
         self._look_at_s = float("-inf")
         self._parts: Sequence[Part] = ()
         self._named: Sequence[tuple[int, int, str]] = ()  # the first id, the one behind the last, the suffix
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts, oldest first; none if payments are in one table."""
+        return self._parts
 
     @property
     def is_partitioned(self) -> bool:
@@ -92,11 +97,15 @@ class PaymentLayout:
         if not self._named:
             return session
         numbers = [*map(columns.INT, ids)]
-        lowest, highest = min(numbers), max(numbers)
+        suffix = self.part_of(min(numbers), max(numbers))
+        return session if suffix is None else _OnePart(session, suffix, self)
+
+    def part_of(self, lowest: int, highest: int) -> str | None:
+        """Return the suffix of the named part that has all ids of a range; None if there is none."""
         for begin, end, suffix in self._named:
             if begin <= lowest and highest < end:
-                return _OnePart(session, suffix, self)
-        return session
+                return suffix
+        return None
 
 
 class _OnePart:
@@ -127,10 +136,11 @@ class _OnePart:
 
     def _on_part(self, statement: LiteralString | PreparedStatement) -> PreparedStatement:
         assert isinstance(statement, PreparedStatement)
-        name, text = _named_statement(statement.name, statement.text, self._suffix.encode())
-        return PreparedStatement(name, text, statement.encoders)
+        text = on_part(statement.text.decode(), self._suffix).encode()
+        return PreparedStatement(b"%s_%s" % (statement.name, self._suffix.encode()), text, statement.encoders)
 
 
-@functools.lru_cache(maxsize=1_000)
-def _named_statement(name: bytes, text: bytes, suffix: bytes) -> tuple[bytes, bytes]:
-    return b"%s_%s" % (name, suffix), _TABLE.sub(rb"\1 \2_" + suffix, text)
+@functools.lru_cache(maxsize=1_000)  # of one text for each part
+def on_part(text: str, suffix: str) -> str:
+    """Return a statement on payments and their events as one on a table partition."""
+    return _TABLE.sub(rf"\1 \2_{suffix}", text)

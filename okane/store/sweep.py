@@ -15,8 +15,10 @@ from uuid import UUID
 
 import psycopg
 
+from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.store import sql_files
+from okane.store.due_parts import DueParts
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id, milliseconds
@@ -66,6 +68,7 @@ class SweepStore:
 
     def __init__(self, url: str, *, grace: timedelta, timeout: timedelta = timedelta(seconds=10)) -> None:
         self._session = Session(url, name="sweep", timeout=timeout, index_only=True)
+        self._parts = DueParts()
         self._grace = grace
 
     async def aclose(self) -> None:
@@ -82,6 +85,7 @@ class SweepStore:
         `oldest_entry` is that entry's age, None for an empty lane. Reads one window; does nothing while another
         process runs it.
         """
+        await self._parts.look(self._session)
         async with self._session.transaction() as connection:
             if await _row(connection, "sweep_lock") != (True,):
                 return MarkResult(lost=0, more=False)
@@ -90,7 +94,7 @@ class SweepStore:
             below_s, now_s = bound
             if oldest_entry is not None:
                 below_s = min(below_s, now_s - (oldest_entry + self._grace).total_seconds())
-            return await _advance_cursor(connection, lane, first_id(below_s))
+            return await _advance_cursor(connection, lane, first_id(below_s), self._parts)
 
     async def take_due(
         self, lanes: Mapping[str, timedelta | None], *, limit: int, by_retry_at: bool = False
@@ -104,7 +108,18 @@ class SweepStore:
         again_ms = [milliseconds(self._grace + min(age or timedelta(0), LONGEST_QUEUE)) for age in lanes.values()]
         early_ms = milliseconds(self._grace) if by_retry_at else 0
         parameters = {"lanes": list(lanes), "again_ms": again_ms, "limit": limit, "early_ms": early_ms}
-        return [WakeUp(*row) for row in await self._session.fetch(SQL["sweep_due"], parameters)]
+        taken: list[WakeUp] = []
+        try:
+            for statement in await self._parts.statements(self._session, SQL["sweep_due"]):
+                parameters["limit"] = limit - len(taken)
+                taken += [WakeUp(*row) for row in await self._session.fetch(statement, parameters)]
+                if len(taken) >= limit:
+                    break
+        except StoreUnavailable:
+            self._parts.expire()
+            if not taken:
+                raise
+        return taken
 
     async def plan_authorizations(self, after: AuthorizationPlace | None) -> PlannedPage:
         """Give the authorizations of one page without a time of their next look such a time. `after` None: the first page."""
@@ -123,14 +138,18 @@ class SweepStore:
         return bool((await self._session.fetch(SQL["sweep_webhooks"]))[0][0])
 
 
-async def _advance_cursor(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
+async def _advance_cursor(
+    connection: psycopg.AsyncConnection[Row], lane: str, below: UUID, parts: DueParts
+) -> MarkResult:
     """Move one lane's cursor towards `below` and mark the open rows that it passes; at most one window."""
     found = await _row(connection, "sweep_cursor", {"lane": lane})
     if found is None:
-        return await _start_cursor(connection, lane, below)
+        return await _start_cursor(connection, lane, below, parts)
     if found[0] >= below:
         return MarkResult(lost=0, more=False)
-    window = await _row(connection, "sweep_lost", {"lane": lane, "after": found[0], "below": below, "limit": WINDOW})
+    statement = parts.statement_between(SQL["sweep_lost"], found[0], below)
+    wanted = {"lane": lane, "after": found[0], "below": below, "limit": WINDOW}
+    window = await (await connection.execute(statement.encode(), wanted, prepare=True)).fetchone()
     assert window is not None
     lost, seen, last = window
     more = seen == WINDOW
@@ -138,7 +157,9 @@ async def _advance_cursor(connection: psycopg.AsyncConnection[Row], lane: str, b
     return MarkResult(lost=lost, more=more)
 
 
-async def _start_cursor(connection: psycopg.AsyncConnection[Row], lane: str, below: UUID) -> MarkResult:
+async def _start_cursor(
+    connection: psycopg.AsyncConnection[Row], lane: str, below: UUID, parts: DueParts
+) -> MarkResult:
     """Start a new cursor at the first open payment of any lane, which one scan finds for all lanes."""
     found = await _row(connection, "sweep_cursor", {"lane": ALL_LANES})
     # Before the cursor of all lanes nothing was open: newer rows belong to the lane's own cursor.
@@ -157,7 +178,7 @@ async def _start_cursor(connection: psycopg.AsyncConnection[Row], lane: str, bel
     if more:
         return MarkResult(lost=0, more=True)
     await _write_cursor(connection, lane, start)
-    return await _advance_cursor(connection, lane, below)
+    return await _advance_cursor(connection, lane, below, parts)
 
 
 async def _write_cursor(connection: psycopg.AsyncConnection[Row], lane: str, passed: UUID) -> None:

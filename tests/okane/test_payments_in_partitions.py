@@ -15,9 +15,10 @@ import pytest
 
 from okane.errors import IdempotencyKeyReused, StoreUnavailable
 from okane.payment_id import PaymentId
-from okane.store import AcceptedRow, Claim, PaymentLists, PaymentStore, payment_keys, payment_layout
+from okane.store import AcceptedRow, Claim, PaymentLists, PaymentStore, SweepStore, payment_keys, payment_layout
+from okane.store.due_parts import DueParts
 from okane.store.lists import PaymentFilter
-from okane.store.partition_bounds import DAY, lowest_id
+from okane.store.partition_bounds import DAY, lowest_id, time_of
 from okane.store.partition_conversion import convert, revert
 from okane.store.partition_making import read_parts
 from okane.store.session import INDEX_ONLY
@@ -258,3 +259,62 @@ async def test_claim_and_settle_touch_one_table_partition(
         tables = {table for table in scans if table.startswith(("payments", "payment_events"))}
         assert tables <= {"payments_first", "payment_events_first"}
         assert scans["payments_first"] <= {"Index Scan", "ModifyTable"}
+
+
+async def test_the_sweep_looks_into_the_parts_that_have_something_due(
+    database_url: str, payments: PaymentStore, connection: psycopg.Connection[Any]
+) -> None:
+    """None of them waits for the backlog of another."""
+    end = into_parts(connection)
+    ids = []
+    for number in range(4):
+        with made_at(end + timedelta(hours=1) if number % 2 else datetime.now(UTC)):
+            [row] = await payments.accept_many([new(str(number))], wakes=0)
+        assert isinstance(row, AcceptedRow)
+        ids.append(row.payment.id)
+    clock_s = [0.0]
+    sweep = SweepStore(database_url, grace=GRACE)
+    sweep._parts = DueParts(clock=lambda: clock_s[0])
+    lanes: Mapping[str, timedelta | None] = {"low": None}
+    taken = [await sweep.take_due(lanes, limit=1) for _ in range(3)]
+    assert [len(one) for one in taken] == [1, 1, 1]
+    assert {time_of(one.payment_id) >= end for [one] in taken} == {True, False}
+    rest = await sweep.take_due(lanes, limit=10)
+    assert {one.payment_id for one in [*rest, *(one for [one] in taken)]} == set(ids)
+    assert await sweep.take_due(lanes, limit=10) == []
+    # One of an old part that becomes due is found by the next look at all of them.
+    with made_at(end - 30 * DAY):
+        [old] = await payments.accept_many([new("old")], wakes=1)
+        [far] = await payments.accept_many([new("far")], wakes=1)
+    assert isinstance(old, AcceptedRow)
+    assert isinstance(far, AcceptedRow)
+    connection.execute("UPDATE payments SET sweep_at = NULL")
+    clock_s[0] += 11
+    assert await sweep.take_due(lanes, limit=10) == []
+    connection.execute("UPDATE payments SET sweep_at = now() WHERE id = %s", (ids[1],))
+    assert await sweep.take_due(lanes, limit=10) == []
+    clock_s[0] += 11
+    assert [one.payment_id for one in await sweep.take_due(lanes, limit=10)] == [ids[1]]
+    await sweep.aclose()
+
+
+async def test_the_cursor_of_the_sweep_goes_over_a_bound(
+    database_url: str, payments: PaymentStore, connection: psycopg.Connection[Any]
+) -> None:
+    end = into_parts(connection)
+    lost = []
+    for at in (end - timedelta(hours=30), end + timedelta(hours=1)):
+        with made_at(at):
+            lost.append((await accept_one(payments, new(str(at)))).payment.id)
+    connection.execute("UPDATE payments SET sweep_at = NULL")
+    with mock.patch("okane.store.sweep.first_id", return_value=lowest_id(end + timedelta(hours=2))) as bound:
+        sweep = SweepStore(database_url, grace=timedelta(0))
+        assert (await sweep.mark_lost("low", None)).lost == 2
+        with made_at(end + timedelta(hours=3)):
+            lost.append((await accept_one(payments, new("in one part"))).payment.id)
+        connection.execute("UPDATE payments SET sweep_at = NULL WHERE id = %s", (lost[-1],))
+        bound.return_value = lowest_id(end + timedelta(hours=4))
+        assert (await sweep.mark_lost("low", None)).lost == 1
+        await sweep.aclose()
+    marked = connection.execute("SELECT id FROM payments WHERE sweep_at IS NOT NULL ORDER BY id").fetchall()
+    assert [row[0] for row in marked] == sorted(lost, key=lambda one: one.int)
