@@ -34,6 +34,10 @@ def partition_checks(found: Partitioning) -> list[Check]:
     if found.is_short:
         advice = "okane partitions --create: from then on all payments are refused"
         return [Check("table partitions", "fail", told, advice)]
+    if found.detached:
+        names = ", ".join(found.detached)
+        advice = "okane archive with the folder of the run that ended there: their payments are not found until then"
+        return [Check("table partitions", "warn", f"detached and not dropped: {names}", advice)]
     if len(found.parts) >= NEARLY:
         advice = f"okane archive: more than {MAX_PARTS} cannot be made"
         return [Check("table partitions", "warn", told, advice)]

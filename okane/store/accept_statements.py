@@ -82,9 +82,19 @@ class AcceptStatements:
         if not self._layout.is_partitioned:
             read = await session.fetch(ONE_TABLE["by_key"], parameters)
         else:
-            digests = [payment_keys.digest(*key) for key in keys]
-            read = await session.fetch(PARTS["by_digest"], {**parameters, "digests": digests})
-            if self._layout.has_first and len(read) < len(keys):
-                read = [*read, *await session.fetch(PARTS["by_key_in_first"], parameters)]
+            try:
+                read = await self._by_digest(session, keys, parameters)
+            except StoreUnavailable:
+                self._layout.expire()  # perhaps the first table partition is gone
+                raise
         payments = await columns.read_payments(read)
         return {(row[1], row[2]): (payment, row[columns.WIDTH]) for row, payment in zip(read, payments, strict=True)}
+
+    async def _by_digest(
+        self, session: Fetching, keys: Sequence[tuple[str, str]], parameters: Mapping[str, Any]
+    ) -> Sequence[Row]:
+        digests = [payment_keys.digest(*key) for key in keys]
+        read = await session.fetch(PARTS["by_digest"], {**parameters, "digests": digests})
+        if self._layout.has_first and len(read) < len(keys):
+            return [*read, *await session.fetch(PARTS["by_key_in_first"], parameters)]
+        return read

@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
+from okane.errors import StoreUnavailable
 from okane.payment import RARE_STATUSES, Payment, Status
 from okane.store import columns, payment_keys, sql_files
 from okane.store.fair_sessions import FairSessions
 from okane.store.payment_layout import PaymentLayout
+from okane.store.prepared_statements import Row
 from okane.store.records import Attempt, Event
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id
@@ -123,19 +125,29 @@ class PaymentLists:
             "limit": limit + 1,
         }
         async with self._sessions.lend(account_id) as session:
-            text = statements[statement]
-            if wanted.idempotency_key is not None:
-                await self._layout.look(session)
-                if self._layout.is_partitioned:
-                    text = statements["of_key_in_parts"].replace(
-                        "{keys_of_first}", _KEYS_OF_FIRST if self._layout.has_first else ""
-                    )
-                    parameters["digest"] = payment_keys.digest(account_id, wanted.idempotency_key)
-            found = await session.fetch_repeatable(text, parameters)
+            if wanted.idempotency_key is None:
+                found = await session.fetch_repeatable(statements[statement], parameters)
+            else:
+                found = await self._of_key(session, statements, parameters)
         payments = await columns.read_payments([row for row in found if row[0] is not None])
         if len(payments) > limit:
             return Page(payments[:limit], payments[limit - 1].id)
         return Page(payments, found[0][columns.WIDTH] if found else None)
+
+    async def _of_key(
+        self, session: Session, statements: Mapping[str, LiteralString], parameters: Mapping[str, Any]
+    ) -> Sequence[Row]:
+        await self._layout.look(session)
+        if not self._layout.is_partitioned:
+            return await session.fetch_repeatable(statements["of_key"], parameters)
+        of_first = _KEYS_OF_FIRST if self._layout.has_first else ""
+        text = statements["of_key_in_parts"].replace("{keys_of_first}", of_first)
+        digest = payment_keys.digest(parameters["account_id"], parameters["idempotency_key"])
+        try:
+            return await session.fetch_repeatable(text, {**parameters, "digest": digest})
+        except StoreUnavailable:
+            self._layout.expire()  # perhaps the first table partition is gone
+            raise
 
     async def timeline(self, payment_id: UUID, *, account_id: str, after: int, limit: int) -> Sequence[Event]:
         """Return up to `limit` events of a payment after version `after`, oldest first; acceptance is version 0."""

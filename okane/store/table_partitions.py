@@ -19,6 +19,7 @@ from okane.errors import SetupError, StoreUnavailable
 from okane.store import partition_conversion, schema
 from okane.store.connect import first_line, open_blocking_connection, open_connection
 from okane.store.migration_lock import take_lock
+from okane.store.part_archive import SQL as ARCHIVE_SQL
 from okane.store.partition_bounds import TABLES, Part, gap_before, length_of_newest, missing_parts, parse_bound
 from okane.store.partition_making import SQL, Connection, make_part, read_parts
 from okane.store.prepared_statements import Row
@@ -46,6 +47,7 @@ class Partitioning:
     parts: Sequence[PartSize]
     now: datetime  # by the database
     left_end: datetime | None = None
+    detached: Sequence[str] = ()  # parts that `okane archive` has detached and not dropped
 
     @property
     def end(self) -> datetime | None:
@@ -78,12 +80,14 @@ async def _read(connection: psycopg.AsyncConnection[Row]) -> Partitioning:
             figures[1] += size_bytes
     cursor = await connection.execute(SQL["left_checks"], {"tables": list(TABLES)})
     left = [partition_conversion.parse_left_check(*row) for row in await cursor.fetchall()]
+    detached = await (await connection.execute(ARCHIVE_SQL["left"])).fetchall()
     now = await (await connection.execute("SELECT now()")).fetchone()
     assert now is not None
     return Partitioning(
         parts=[PartSize(part, *found[part]) for part in sorted(found)],
         now=now[0],
         left_end=min((one.end for one in left), default=None),
+        detached=sorted({row[0].rpartition("_")[2] for row in detached}),
     )
 
 

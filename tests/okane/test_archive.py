@@ -21,11 +21,13 @@ from okane.archive import files
 from okane.archive.archive import archive
 from okane.cli import app
 from okane.errors import SetupError
+from okane.monitoring.partition_checks import partition_checks
 from okane.payment_id import PaymentId
 from okane.store import part_archive, payment_keys
 from okane.store.partition_bounds import DAY, TABLES, Part, lowest_id
 from okane.store.partition_conversion import convert
 from okane.store.partition_making import Connection, read_parts
+from okane.store.table_partitions import read_partitioning
 from tests.okane.mortal_connection import Killed, Mortal
 
 NOW = datetime.now(UTC)
@@ -267,14 +269,20 @@ def test_a_row_that_is_missing_in_a_file_is_found(connection: Mortal, tmp_path: 
         run(connection, tmp_path)
 
 
-def test_a_run_with_another_folder_is_refused_after_one_that_died(connection: Mortal, tmp_path: Path) -> None:
+def test_a_run_with_another_folder_is_refused_after_one_that_died(
+    connection: Mortal, tmp_path: Path, database_url: str
+) -> None:
     with mock.patch.object(part_archive, "drop_if", mock.Mock(side_effect=Killed)), pytest.raises(Killed):
         run(connection, tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(SetupError, match="give the folder of that run"):
         run(connection, other)
+    found = asyncio.run(read_partitioning(database_url))
+    assert found.detached == ["first"]
+    assert [check.state for check in partition_checks(found)] == ["warn"]
     assert run(connection, tmp_path).manifests[0].part.suffix == "first"
+    assert not asyncio.run(read_partitioning(database_url)).detached
 
 
 def test_the_part_that_takes_new_payments_is_never_archived(connection: Mortal, tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_todays_tables_become_the_first_part_without_copying(connection: Mortal)
     assert not read_left_checks(connection)
 
 
+def test_the_optional_index_on_metadata_is_taken_over(connection: Mortal) -> None:
+    connection.execute("CREATE INDEX payments_metadata ON payments USING gin (metadata jsonb_path_ops)")
+    plan(connection)
+    is_valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'payments_metadata'::regclass"
+    assert connection.execute(is_valid).fetchone() == (True,)
+    on_all = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'payments_metadata'::regclass"
+    assert connection.execute(on_all).fetchone() == (3,)
+
+
 def test_payments_of_every_time_find_their_part(connection: Mortal) -> None:
     first = plan(connection)
     parts = read_parts(connection)

@@ -18,7 +18,7 @@ from okane.payment_id import PaymentId
 from okane.store import AcceptedRow, Claim, PaymentLists, PaymentStore, SweepStore, payment_keys, payment_layout
 from okane.store.due_parts import DueParts
 from okane.store.lists import PaymentFilter
-from okane.store.partition_bounds import DAY, lowest_id, time_of
+from okane.store.partition_bounds import DAY, TABLES, lowest_id, time_of
 from okane.store.partition_conversion import convert, revert
 from okane.store.partition_making import read_parts
 from okane.store.session import INDEX_ONLY
@@ -176,6 +176,24 @@ async def test_a_key_of_before_the_conversion_is_found_from_every_part(
         assert [one.id for one in page.payments] == [payment.id]
         other = await lists.page(PaymentFilter(idempotency_key=key), account_id="other", limit=2)
         assert not other.payments
+    await lists.aclose()
+
+
+async def test_a_look_up_by_key_notices_that_the_first_part_is_gone(
+    payments: PaymentStore, connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    into_parts(connection)
+    lists, wanted = PaymentLists(database_url), PaymentFilter(idempotency_key="k")
+    assert await payments.find(new("k")) is None
+    assert not (await lists.page(wanted, account_id="default", limit=1)).payments
+    for table in TABLES:
+        connection.execute(f"DROP TABLE {table}_first")
+    with pytest.raises(StoreUnavailable):
+        await payments.find(new("k"))
+    with pytest.raises(StoreUnavailable):
+        await lists.page(wanted, account_id="default", limit=1)
+    assert await payments.find(new("k")) is None
+    assert not (await lists.page(wanted, account_id="default", limit=1)).payments
     await lists.aclose()
 
 
