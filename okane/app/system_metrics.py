@@ -67,7 +67,7 @@ class SystemMetrics:
         )
         self.partitions_ahead = Gauge(
             "okane_partitions_ahead_seconds",
-            "Time until no table partition takes payments (okane partitions --create); +Inf if they are in one table.",
+            "Time until no table partition takes payments (okane partitions); +Inf if they are in one table.",
             registry=registry,
         )
         self.disputes_to_answer = Gauge(

@@ -9,13 +9,16 @@ from okane.operation import OperationKind, OperationStatus
 from okane.payment import Status
 from okane.store import sql_files
 from okane.store.movements import read_ages, read_differences
-from okane.store.partition_bounds import gap_before, parse_bound
+from okane.store.partition_bounds import TABLES, gap_before, parse_bound
+from okane.store.partition_conversion import parse_left_check
+from okane.store.partition_making import SQL as PARTITION_SQL
 from okane.store.payment_layout import PARTS
 from okane.store.providers import ProviderState, read_providers
 from okane.store.session import Session
 from okane.store.webhook_overview import ListedEndpoint, WebhookOverview, is_used, list_endpoints, read_webhooks
 
 SQL = sql_files.load_statements("overview.sql")
+LEFT_CHECKS = PARTITION_SQL["left_checks"]
 
 
 class Overview:
@@ -44,10 +47,14 @@ class Overview:
         return int((await self._session.fetch_repeatable(SQL["count_dead_operations"]))[0][0])
 
     async def partitions_ahead(self) -> timedelta | None:
-        """Return the time until no table partition takes payments, None if they are in one table. By this process's clock."""
+        """Return the time until no table partition takes payments, or the CHECK of a conversion that has not ended refuses
+        them; None if they are in one table. By this process's clock."""
         rows = await self._session.fetch_repeatable(PARTS)
         parts = [parse_bound(row[0]) for row in rows if row[0] is not None]
-        return (gap_before(parts) or max(parts).end) - datetime.now(UTC) if parts else None
+        ends = [gap_before(parts) or max(parts).end] if parts else []
+        left = await self._session.fetch_repeatable(LEFT_CHECKS, {"tables": list(TABLES)})
+        ends += [parse_left_check(*row).end for row in left]
+        return min(ends) - datetime.now(UTC) if ends else None
 
     async def count_disputes(self) -> Mapping[str, int]:
         """Return the disputes that wait for evidence, by provider. Cheap: a partial index."""

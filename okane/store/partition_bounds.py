@@ -25,7 +25,7 @@ TABLES: Mapping[str, str] = {
 MAX_PARTS = 64  # attached: a statement that is not bound to one of them opens all
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
-MIN_AHEAD = DAY  # the first bound: until then the conversion must be over
+MIN_AHEAD = 2 * DAY  # the first bound: until then the conversion must be over, and a day before that an alert pages
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MONDAY = _EPOCH + 4 * DAY
@@ -74,7 +74,7 @@ def parse_bound(text: str) -> Part:
 
 
 def first_end(now: datetime, every: timedelta) -> datetime:
-    """Return the end of the first part: a midnight (UTC), of a Monday if parts are weeks, that is a day or more away."""
+    """Return the end of the first part: a midnight (UTC), of a Monday if parts are weeks, that is two days or more away."""
     start = _MONDAY if every % WEEK == timedelta(0) else _EPOCH
     passed = (now + MIN_AHEAD - start) // every
     return start + (passed + 1) * every

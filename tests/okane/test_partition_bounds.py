@@ -46,13 +46,15 @@ def test_the_lowest_id_parts_the_ids_of_two_milliseconds() -> None:
     ("now", "every", "end"),
     [
         (NOON, WEEK, datetime(2026, 12, 7, tzinfo=UTC)),
-        (datetime(2026, 12, 5, 23, 59, tzinfo=UTC), WEEK, datetime(2026, 12, 7, tzinfo=UTC)),
-        (datetime(2026, 12, 6, tzinfo=UTC), WEEK, datetime(2026, 12, 14, tzinfo=UTC)),  # a day is not enough left
-        (NOON, DAY, datetime(2026, 12, 3, tzinfo=UTC)),
-        (datetime(2026, 12, 1, tzinfo=UTC), DAY, datetime(2026, 12, 3, tzinfo=UTC)),
+        (datetime(2026, 12, 4, 23, 59, tzinfo=UTC), WEEK, datetime(2026, 12, 7, tzinfo=UTC)),
+        (datetime(2026, 12, 5, tzinfo=UTC), WEEK, datetime(2026, 12, 14, tzinfo=UTC)),  # two days are not enough left
+        (NOON, DAY, datetime(2026, 12, 4, tzinfo=UTC)),
+        (datetime(2026, 12, 1, tzinfo=UTC), DAY, datetime(2026, 12, 4, tzinfo=UTC)),
     ],
 )
-def test_the_first_part_ends_at_a_midnight_that_is_a_day_away(now: datetime, every: timedelta, end: datetime) -> None:
+def test_the_first_part_ends_at_a_midnight_that_is_two_days_away(
+    now: datetime, every: timedelta, end: datetime
+) -> None:
     assert first_end(now, every) == end
 
 
