@@ -163,6 +163,7 @@ def test_the_servers_of_the_file_fail_over_and_keep_their_roles(running: Running
         return (state.get("num-other-sentinels"), state.get("num-slaves")) == (2, 1)
 
     wait_until(lambda: all(knows_all(name) for name in SENTINELS))
+
     def says_second(name: str) -> bool:
         return bool(running.ask(name, "SENTINEL GET-MASTER-ADDR-BY-NAME", "okane") == ("127.0.0.1", ports[second]))
 
