@@ -37,6 +37,7 @@ from streams import RetryPolicy
 
 log = structlog.get_logger("okane.app")
 
+MARKS_IN_A_GRACE = 4  # looks for lost wake-ups: they cost more than all else that a worker without payments does
 WORKER_REDIS_TIMEOUT = timedelta(seconds=5)  # longer than a blocking read
 
 
@@ -171,6 +172,7 @@ def options_of(settings: Settings, *, name: str, default_providers: Sequence[str
         drain=settings.drain,
         rules=rules,
         sweep_interval=settings.sweep_interval,
+        mark_interval=settings.sweep_grace / MARKS_IN_A_GRACE,
         redis_patience=settings.redis_patience,
         max_stream_length=settings.max_stream_length,
         default_providers=default_providers,

@@ -39,6 +39,7 @@ class WorkerOptions:
     redis_patience: timedelta
     max_stream_length: int
     default_providers: Sequence[str] | None = None
+    mark_interval: timedelta = timedelta(0)
     poll: timedelta = timedelta(milliseconds=250)
     janitor_idle: timedelta = timedelta(minutes=10)
     janitor_interval: timedelta = timedelta(minutes=1)
@@ -109,6 +110,7 @@ class StreamWork:
             metrics=metrics,
             unable_for=self._unable_for,
             patience=options.redis_patience,
+            mark_interval=options.mark_interval,
         )
         janitor = Janitor(redis, stream, group=options.group, idle=options.janitor_idle, every=options.janitor_interval)
         self._duties: Sequence[Duty] = (self._delayed, sweep, janitor)

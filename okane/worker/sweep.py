@@ -65,6 +65,7 @@ class Sweep:
     """The sweep of one worker. `lanes` reads the state of the streams; it raises StreamError if Redis does not answer or
     takes no wake-up.
 
+    While Redis works, lost payments are looked for once in `mark_interval`, due ones in each round.
     `unable_for` returns how long this worker's consumer has been unable to work; from `patience` on Redis counts as away,
     whatever else it answers.
     """
@@ -81,6 +82,7 @@ class Sweep:
         stream: Stream | None = None,
         unable_for: Callable[[], timedelta] = always_able,
         patience: timedelta = timedelta(seconds=2),
+        mark_interval: timedelta = timedelta(0),
     ) -> None:
         self._store = store
         self._producer = producer
@@ -97,6 +99,8 @@ class Sweep:
         self._away = False
         self._check_at_s = 0.0
         self._pause_s = 0.0
+        self._mark_interval_s = mark_interval.total_seconds()
+        self._mark_at_s = 0.0
 
     async def run_once(self) -> int:
         """Mark lost payments, one window a lane, and wake or run one batch of due ones; return their number.
@@ -156,7 +160,7 @@ class Sweep:
 
         While this worker can use no provider it sends nothing: wake-ups that nothing can be done for would pile up.
         """
-        behind = await self._mark(lanes)
+        behind = time.monotonic() >= self._mark_at_s and await self._mark(lanes)
         if not self._direct.may_run:
             return 0
         with_room = {name: lane for name, lane in lanes.items() if lane.room > 0}
@@ -210,6 +214,7 @@ class Sweep:
 
     async def _mark(self, lanes: Mapping[str, LaneState]) -> bool:
         """Move the cursors; return True if one is still behind. A locked row stops the cursor of its lane only."""
+        begun_s = time.monotonic()
         await self._store.advance_horizon()
         behind = False
         for name, lane in lanes.items():
@@ -221,4 +226,5 @@ class Sweep:
             if marked.lost and AFTER_MARK.armed:
                 await AFTER_MARK.hit()
             behind |= marked.more
+        self._mark_at_s = 0.0 if behind else begun_s + self._mark_interval_s
         return behind

@@ -99,6 +99,7 @@ def make_sweep(
     *,
     metrics: OkaneMetrics,
     direct: DirectRuns | None = None,
+    mark_interval: timedelta = timedelta(0),
 ) -> Sweep:
     return Sweep(
         store=sweeps,
@@ -107,6 +108,7 @@ def make_sweep(
         lanes=lanes,
         interval=timedelta(seconds=1),
         metrics=metrics,
+        mark_interval=mark_interval,
     )
 
 
@@ -447,6 +449,37 @@ async def test_while_redis_is_away_due_payments_run_directly(
     assert ran == [known_lost.payment.id, found_lost]
     assert young.payment.id not in ran
     assert metrics.registry.get_sample_value("okane_direct_runs_total", {"lane": "low"}) == 2
+
+
+async def test_lost_payments_are_looked_for_at_their_interval_and_at_once_without_redis(
+    store: PaymentStore, sweeps: SweepStore, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, is_away, look = 0, False, sweeps.advance_horizon
+
+    async def counted() -> None:
+        nonlocal looked
+        looked += 1
+        await look()
+
+    async def lanes() -> dict[str, LaneState]:
+        if is_away:
+            raise StreamUnavailable("away")
+        return {name: LaneState(None, 100) for name in EMPTY}
+
+    monkeypatch.setattr(sweeps, "advance_horizon", counted)
+    async with connect(redis_url) as redis:
+        metrics = OkaneMetrics(CollectorRegistry())
+        producer = Producer(redis, payments_stream(f"test-{uuid4()}"))
+        sweep = make_sweep(sweeps, producer, lanes, metrics=metrics, mark_interval=timedelta(hours=1))
+        for number in range(3):
+            await accept_one(store, new(f"k{number}"), wake=False)
+            assert await sweep.run_once() == 1, "what is due is woken in each round"
+        assert looked == 1
+        is_away = True
+        await sweep.run_once()
+        await sweep.run_once()
+        await producer.aclose()
+    assert looked == 3
 
 
 async def test_what_a_full_redis_does_not_take_runs_directly(
