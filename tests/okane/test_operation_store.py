@@ -379,13 +379,20 @@ async def test_a_capture_that_is_found_after_a_void_needs_a_review(
     assert (await events(payments, payment))[-1][:2] == ("late_result", Status.NEEDS_REVIEW)
 
 
+@pytest.mark.parametrize("found_by", ["look-up of the capture", "record of the payment"])
 async def test_no_more_than_the_part_of_a_found_capture_can_be_refunded_after_the_decision(
-    store: OperationStore, payments: PaymentStore
+    found_by: str, store: OperationStore, payments: PaymentStore
 ) -> None:
     payment = await authorized(payments)
     capture = await done(store, asked(payment.id, CAPTURE, amount_minor=300), S.FAILED_FINAL, event="spent")
     await done(store, asked(payment.id, VOID, "void"))
-    assert await store.record_late(outcome(capture), once=True) is S.NEEDS_REVIEW
+    if found_by == "look-up of the capture":
+        assert await store.record_late(outcome(capture), once=True) is S.NEEDS_REVIEW
+    else:
+        charged_late = settlement(
+            payment, Status.SUCCESS, event="success", provider_ref="ch_late", attempt_ref="pi_late"
+        )
+        assert await payments.record_late(charged_late) is Status.NEEDS_REVIEW
     decided = await payments.resolve(
         payment.id, account_id=None, decision=Status.SUCCESS, reason="seen", provider_ref=None, actor="operator"
     )

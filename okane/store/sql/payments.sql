@@ -626,8 +626,8 @@ SELECT id FROM changed
 
 -- name: resolve
 -- An operator's decision. If no charge is known and a call may still be on its way, it is looked up as after any close. What
--- was in doubt stays with its provider, should it be retried. Of a capture that was found beside a void no more than its
--- amount has been taken, and can be refunded.
+-- was in doubt stays with its provider, should it be retried. Of a capture that was found beside a void, or has ended without
+-- an answer, no more than its amount has been taken, and can be refunded.
 WITH changed AS (
     UPDATE payments p
     SET status = %(status)s,
@@ -640,7 +640,9 @@ WITH changed AS (
         last_error = CASE WHEN %(status)s <> 'success' THEN %(reason)s END,
         amount_captured = CASE WHEN %(status)s = 'success' AND p.manual_capture AND p.amount_captured IS NULL
                                THEN (SELECT max(o.amount_minor) FROM operations o
-                                     WHERE o.payment_id = p.id AND o.kind = 'capture' AND o.status = 'needs_review')
+                                     WHERE o.payment_id = p.id AND o.kind = 'capture'
+                                       AND (o.status = 'needs_review'
+                                            OR o.status = 'failed_final' AND o.decline_code IS NULL))
                                ELSE p.amount_captured END,
         open_since = NULL,
         retry_at = NULL,
