@@ -22,7 +22,7 @@ from tests.okane.served_api import Api
 
 MOST_S = 0.005
 MAX_ANSWER = 64 * 1024  # of all but lists and batches
-TRIES = 4
+TRIES = 20
 
 JSON = {"Content-Type": "application/json"}
 LINES = {"Content-Type": "application/x-ndjson"}

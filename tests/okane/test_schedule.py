@@ -134,9 +134,8 @@ async def test_a_time_that_cannot_be_meant_is_refused(api: Api, members: dict[st
 async def test_a_repeat_is_answered_when_its_times_are_over(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = body(execute_at=later(), expires_at=later(2 * HOUR))
     _, first = await post(api, "/v1/payments", asked)
-    monkeypatch.setattr(
-        "okane.store.payments.MAX_SCHEDULE_AHEAD", timedelta(0)
-    )  # whatever it is by now, it is nothing for a new payment
+    # Whatever it is by now, it is nothing for a new payment.
+    monkeypatch.setattr("okane.store.accept_statements.MAX_SCHEDULE_AHEAD", timedelta(0))
     response, again = await post(api, "/v1/payments", asked)
     assert (response.status, again["payment"]) == (200, first["payment"])
     response, problem = await post(api, "/v1/payments", body(execute_at=later()))
