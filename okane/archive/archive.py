@@ -12,22 +12,18 @@ row that was changed after step 2 is found in step 5: the part is attached again
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from okane.archive import files
 from okane.archive.files import Manifest
 from okane.errors import SetupError
 from okane.store import part_archive, schema
-from okane.store.part_archive import RETRIED
 from okane.store.partition_bounds import TABLES, Part
-from okane.store.partition_making import Connection, read_parts
-
-TRIES = 15
-PAUSE_S = 1.0
+from okane.store.partition_making import Connection, patiently, read_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ def archive(
     before: datetime,
     dry_run: bool = False,
     report: Callable[[str], None] = lambda _line: None,
-    pause_s: float = PAUSE_S,
+    pause_s: float = schema.PAUSE_S,
 ) -> Archived:
     """Archive the parts that ended before this time, oldest first. The caller holds the migration lock. Raises SetupError."""
     done = (
@@ -106,8 +102,10 @@ def _finish(connection: Connection, folder: Path, manifest: Manifest, pause_s: f
     part = manifest.part
     if "payments" in part_archive.places(connection, part):
         part_archive.delete_keys(connection, part)
-    _patiently(lambda: part_archive.detach(connection, part), pause_s)
-    if not part_archive.drop_if(connection, part, lambda: _is_archived(connection, folder, manifest)):
+    patiently(lambda: part_archive.detach(connection, part), pause_s)
+    # A backup of these tables, which began before, may read them for long.
+    drop = partial(part_archive.drop_if, connection, part, lambda: _is_archived(connection, folder, manifest))
+    if not patiently(drop, pause_s):
         files.remove_manifest(folder, part.suffix)
         raise SetupError(f"{part.suffix} differs from its files in {folder}: it was attached again, run this once more")
     return manifest
@@ -123,15 +121,3 @@ def _is_archived(connection: Connection, folder: Path, manifest: Manifest) -> bo
         )
         for parent in TABLES
     )
-
-
-def _patiently(change: Callable[[], None], pause_s: float) -> None:
-    for left in reversed(range(TRIES)):
-        try:
-            change()
-        except RETRIED:
-            if not left:
-                raise
-            time.sleep(pause_s)
-        else:
-            return

@@ -12,19 +12,17 @@ must not stay: from the bound on they would refuse every payment.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psycopg
 from psycopg import sql
 
 from okane.errors import SetupError
 from okane.store.partition_bounds import TABLES, Part, first_end, lowest_id, missing_parts, time_of
-from okane.store.partition_making import SQL, Connection, attach, copy_rights, make_part, read_parts
-from okane.store.schema import PAUSE_S, TRIES
+from okane.store.partition_making import SQL, Connection, attach, copy_rights, make_part, patiently, read_parts
+from okane.store.schema import PAUSE_S
 
 CHECK = "okane_first_part"
 MIN_LEFT = timedelta(hours=1)  # of the time before the bound of a conversion that goes on
@@ -74,11 +72,12 @@ def convert(
         end = _add_checks(connection, now, every, pause_s)
         for table in TABLES:
             report(f"checking the ids of {table}")
-            connection.execute(
-                sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(sql.Identifier(table), sql.Identifier(CHECK))
+            check = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
+                sql.Identifier(table), sql.Identifier(CHECK)
             )
+            patiently(lambda check=check: connection.execute(check), pause_s)  # type: ignore[misc]  # bound in the loop
         first = Part(end, None)
-        _patiently(lambda: _swap(connection, first, every=every, until=end + ahead), pause_s)
+        patiently(lambda: _swap(connection, first, every=every, until=end + ahead), pause_s)
     except BaseException:
         if not connection.closed:
             drop_checks(connection, pause_s)
@@ -90,13 +89,13 @@ def drop_checks(connection: Connection, pause_s: float = PAUSE_S) -> None:
     """Drop the CHECKs of a conversion that has not ended."""
     for left in read_left_checks(connection):
         drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.Identifier(left.table), sql.Identifier(CHECK))
-        _patiently(lambda drop=drop: connection.execute(drop), pause_s)  # type: ignore[misc]  # bound in the loop
+        patiently(lambda drop=drop: connection.execute(drop), pause_s)  # type: ignore[misc]  # bound in the loop
 
 
 def revert(connection: Connection, *, pause_s: float = PAUSE_S) -> None:
     """Put today's tables back in the place of the partitioned ones. Raise SetupError once a later part has rows: they would
     have to be copied. The caller holds the migration lock."""
-    _patiently(lambda: _swap_back(connection), pause_s)
+    patiently(lambda: _swap_back(connection), pause_s)
 
 
 def _swap_back(connection: Connection) -> None:
@@ -151,7 +150,7 @@ def _add_checks(connection: Connection, now: datetime, every: timedelta, pause_s
         add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} < {}::uuid) NOT VALID").format(
             sql.Identifier(table), sql.Identifier(CHECK), sql.Identifier(column), sql.Literal(str(lowest_id(end)))
         )
-        _patiently(lambda add=add: connection.execute(add), pause_s)  # type: ignore[misc]  # bound in the loop
+        patiently(lambda add=add: connection.execute(add), pause_s)  # type: ignore[misc]  # bound in the loop
     return end
 
 
@@ -194,16 +193,3 @@ def _swap_one(connection: Connection, parent: str, column: str, first: Part) -> 
             connection.execute(sql.SQL(definition))  # as Postgres spells it, for the name that the new table has now
     copy_rights(connection, first.table(parent), parent)
     attach(connection, parent, first)
-
-
-def _patiently(change: Callable[[], object], pause_s: float) -> None:
-    """Make a change that gives up after `lock_timeout`, and try again: all would wait behind one that waits for a lock."""
-    for left in reversed(range(TRIES)):
-        try:
-            change()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            if not left:
-                raise
-            time.sleep(pause_s)
-        else:
-            return

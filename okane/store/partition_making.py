@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from okane.store import sql_files
 from okane.store.partition_bounds import TABLES, Part, lowest_id, parse_bound
+from okane.store.schema import TRIES
 
 SQL = sql_files.load_statements("table_partitions.sql")
 Connection = psycopg.Connection[tuple[Any, ...]]
+R = TypeVar("R")
 
 
 def read_parts(connection: Connection) -> Sequence[Part]:
@@ -77,3 +80,15 @@ def _row(connection: Connection, table: str) -> tuple[Any, ...]:
     row = connection.execute(SQL["rights"], {"table": table}).fetchone()
     assert row is not None
     return row
+
+
+def patiently(change: Callable[[], R], pause_s: float) -> R:
+    """Make a change that gives up after `lock_timeout`, and try again: all would wait behind one that waits for a lock."""
+    for left in reversed(range(TRIES)):
+        try:
+            return change()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            if not left:
+                raise
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")

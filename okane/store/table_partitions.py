@@ -21,7 +21,7 @@ from okane.store.connect import first_line, open_blocking_connection, open_conne
 from okane.store.migration_lock import take_lock
 from okane.store.part_archive import SQL as ARCHIVE_SQL
 from okane.store.partition_bounds import TABLES, Part, gap_before, length_of_newest, missing_parts, parse_bound
-from okane.store.partition_making import SQL, Connection, make_part, read_parts
+from okane.store.partition_making import SQL, Connection, make_part, patiently, read_parts
 from okane.store.prepared_statements import Row
 
 AHEAD_PARTS = 2  # of the newest length: the time for which parts are made ahead
@@ -147,9 +147,13 @@ def _make_parts(connection: Connection, *, every: timedelta | None) -> Sequence[
         made.append(Part(min(one.begin for one in parts if one.begin is not None and one.begin > gap), gap))
     made += missing_parts([*parts, *made], every=every, until=datetime.now(UTC) + AHEAD_PARTS * every)
     for part in made:
-        with connection.transaction():
-            make_part(connection, part, like=max(parts))
+        patiently(partial(_make, connection, part, like=max(parts)), schema.PAUSE_S)
     return made
+
+
+def _make(connection: Connection, part: Part, *, like: Part) -> None:
+    with connection.transaction():
+        make_part(connection, part, like=like)
 
 
 async def run_locked(url: str, work: Callable[[Connection], R], *, wait: timedelta, report: Callable[[str], None]) -> R:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 from uuid import UUID
 
 import psycopg
@@ -150,6 +151,21 @@ def test_one_table_waits_for_a_lock_and_others_do_not_wait_for_it(connection: Mo
         reader.rollback()
     assert not read_left_checks(connection)
     plan(connection)
+
+
+def test_each_change_waits_for_its_lock_and_tries_again(connection: Mortal, database_url: str) -> None:
+    """Another session, such as an autovacuum that does not yield, holds what VALIDATE needs."""
+    connection.execute("SET lock_timeout = '50ms'")
+    with psycopg.connect(database_url) as other:
+
+        def lock(line: str) -> None:
+            if line == "checking the ids of operations":
+                other.execute("LOCK TABLE operations IN SHARE UPDATE EXCLUSIVE MODE")
+
+        with mock.patch("time.sleep", side_effect=lambda _pause_s: other.rollback()) as pauses:
+            plan(connection, report=lock)
+    pauses.assert_called_once_with(0.01)
+    assert len(read_parts(connection)) == 3
 
 
 @pytest.mark.parametrize(
