@@ -53,7 +53,7 @@ def archive(
     for part in parts[:-1]:  # one takes new payments, however old it is
         if part.end > before:
             break
-        if (obstacle := part_archive.obstacle(connection, part)) is not None:
+        if (obstacle := part_archive.obstacle(connection, part, before=before)) is not None:
             return Archived(done, f"{part.suffix} stays: {obstacle}")
         report(f"{'would archive' if dry_run else 'archiving'} {part.suffix}, to {part.end.isoformat()}")
         if not dry_run:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg import sql
 
 from okane.errors import SetupError
@@ -20,7 +20,7 @@ from okane.store.partition_bounds import TABLES, Part, lowest_id
 from okane.store.partition_making import Connection, attach
 
 SQL = sql_files.load_statements("archive.sql")
-OBSTACLES = ("open_payment", "open_operation", "event", "dispute", "notice")
+OBSTACLES = ("open_payment", "open_operation", "young", "event", "dispute", "notice")
 ROWS_AT_ONCE = 10_000
 _KEYS_AT_ONCE = 5_000
 _ORDER = {
@@ -29,9 +29,11 @@ _ORDER = {
 _AS_TEXT = ("uuid", "jsonb")
 
 
-def obstacle(connection: Connection, part: Part) -> str | None:
-    """Return why a part cannot be archived yet, with the id of a payment; None if nothing is in the way."""
+def obstacle(connection: Connection, part: Part, *, before: datetime) -> str | None:
+    """Return why a part cannot be archived yet, with the id of a payment; None if nothing is in the way. Its rows must be
+    from before `before` by the database's clock, too: that of the API which made their ids may have been wrong."""
     bounds = {
+        "before": before,
         "begin": UUID(int=0) if part.begin is None else lowest_id(part.begin),
         "end": lowest_id(part.end),
     }
@@ -133,4 +135,3 @@ _DELETE_OPERATION_KEYS = sql.SQL(
     "DELETE FROM idempotency_keys k USING {} o WHERE k.account_id = o.account_id AND k.idempotency_key = o.idempotency_key"
     " AND k.kind = 'operation' AND k.id = o.id"
 )
-RETRIED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)

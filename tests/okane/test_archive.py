@@ -38,8 +38,8 @@ PAYMENT = """INSERT INTO payments (id, account_id, idempotency_key, fingerprint,
 EVENT = """INSERT INTO payment_events (payment_id, version, event, status, attempt, actor, reason)
            VALUES (%(id)s, %(version)s, 'claimed', 'processing', 1, 'w', %(key)s)"""
 OPERATION = """INSERT INTO operations (id, payment_id, account_id, kind, idempotency_key, amount_minor, currency, provider,
-               provider_key, status)
-               VALUES (%(operation)s, %(id)s, 'a', 'refund', %(key)s, 1, 'USD', 'http', 'k', 'success')"""
+               provider_key, status, created_at)
+               VALUES (%(operation)s, %(id)s, 'a', 'refund', %(key)s, 1, 'USD', 'http', 'k', 'success', %(at)s)"""
 OPERATION_EVENT = """INSERT INTO operation_events (operation_id, version, event, status, attempt, actor)
                      VALUES (%(operation)s, 1, 'claimed', 'processing', 1, 'w')"""
 OPERATION_KEY = """INSERT INTO idempotency_keys (account_id, idempotency_key, kind, id, fingerprint)
@@ -189,6 +189,8 @@ OBSTACLES = {
     "a late look-up": "UPDATE payments SET sweep_at = now() WHERE id = %(id)s",
     "an open capture": "UPDATE payments SET open_operation = id WHERE id = %(id)s",
     "an open refund": "UPDATE operations SET status = 'submitted' WHERE payment_id = %(id)s",
+    "a payment of a clock that was wrong": "UPDATE payments SET created_at = now() WHERE id = %(id)s",
+    "a refund of a clock that was wrong": "UPDATE operations SET created_at = now() WHERE payment_id = %(id)s",
     "an event": "INSERT INTO webhook_events VALUES (1, 'a', %(id)s, 1, 'payment.succeeded', now())",
     "an event without a position": "INSERT INTO webhook_outbox (account_id, type, payment_ids, versions)"
     " VALUES ('a', 'payment.failed', ARRAY[%(id)s], '{1}')",
@@ -239,6 +241,25 @@ def test_a_payment_that_changes_behind_the_comparison_is_found(
     assert connection.execute("SELECT status FROM payments WHERE idempotency_key = 'k0'").fetchone() == ("pending",)
     assert not list(tmp_path.glob("*.json"))
     assert "pending" in str(run(connection, tmp_path).refused)
+
+
+def test_a_backup_that_reads_its_tables_delays_the_drop(connection: Mortal, tmp_path: Path, database_url: str) -> None:
+    connection.execute("SET lock_timeout = '50ms'")
+    original = part_archive.places
+    backup = psycopg.connect(database_url)
+    tried = 0
+
+    def and_then_read(archive: Connection, part: Part) -> Any:
+        nonlocal tried
+        found = original(archive, part)
+        if set(found.values()) == {"detached"}:
+            tried += 1
+            backup.execute("SELECT FROM payments_first") if tried == 1 else backup.rollback()
+        return found
+
+    with backup, mock.patch.object(part_archive, "places", and_then_read):
+        assert len(run(connection, tmp_path).manifests) == 2
+    assert tried == 3
 
 
 def test_a_file_that_the_disk_has_changed_is_found(connection: Mortal, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def archived(database_url: str, tmp_path: Path) -> UUID:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,"
-            " status) VALUES (%s, 'default', 'k', 'f', 440, 'USD', 'low', 'k', 'success')",
-            (an_id,),
+            " status, created_at) VALUES (%s, 'default', 'k', 'f', 440, 'USD', 'low', 'k', 'success', %s)",
+            (an_id, NOW - 100 * DAY),
         )
         convert(connection, every=50 * DAY, ahead=150 * DAY, now=NOW - 100 * DAY, pause_s=0.01)
         [one] = archive(connection, tmp_path, before=NOW - 40 * DAY).manifests

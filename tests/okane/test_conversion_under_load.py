@@ -104,8 +104,8 @@ async def test_payments_go_on_while_parts_are_made_and_archived(database_url: st
         convert(connection, every=40 * DAY, ahead=120 * DAY, now=NOW - 80 * DAY)
         connection.execute(
             "INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,"
-            " status) VALUES (%s, 'default', 'old', 'f', 440, 'USD', 'low', 'k', 'success')",
-            (old,),
+            " status, created_at) VALUES (%s, 'default', 'old', 'f', 440, 'USD', 'low', 'k', 'success', %s)",
+            (old, NOW - 90 * DAY),
         )
     async with paying(database_url) as payers:
         assert await table_partitions.make_parts(database_url, every=200 * DAY)

@@ -35,6 +35,17 @@ WHERE (o.id >= %(begin)s::uuid AND o.id < %(end)s::uuid OR o.payment_id >= %(beg
   AND (o.status NOT IN ('success', 'failed_final', 'canceled') OR o.sweep_at IS NOT NULL)
 LIMIT 1
 
+-- name: young
+-- A payment, capture, void or refund of these ids that is younger than its id says: its key must stay valid.
+SELECT p.id, 'it was made at ' || p.created_at || ', by a clock that was wrong'
+FROM payments p
+WHERE p.id >= %(begin)s::uuid AND p.id < %(end)s::uuid AND p.created_at >= %(before)s::timestamptz
+UNION ALL
+SELECT o.payment_id, o.kind || ' ' || o.id || ' was made at ' || o.created_at || ', by a clock that was wrong'
+FROM operations o
+WHERE o.id >= %(begin)s::uuid AND o.id < %(end)s::uuid AND o.created_at >= %(before)s::timestamptz
+LIMIT 1
+
 -- name: event
 -- A payment with an event that endpoints may still have to get.
 SELECT e.payment_id, 'an event in webhook_events'
