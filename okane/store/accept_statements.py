@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
-import structlog
 
 from okane.errors import StoreUnavailable
 from okane.payment import MAX_SCHEDULE_AHEAD, NewPayment, Payment
 from okane.store import columns, payment_keys, sql_files
-from okane.store.partition_conversion import CHECK
+from okane.store.part_refusals import PartRefusals
 from okane.store.payment_layout import PaymentLayout
 from okane.store.prepared_statements import PreparedStatement, Row
 from okane.store.session import Fetching
 
-log = structlog.get_logger("okane.store")
-
-LOG_S = 60.0  # between two lines about payments that are refused
 SQL = sql_files.load_statements("payments.sql")
 ONE_TABLE = sql_files.prepare_statements("payments.sql", "accept", "by_key")
 PARTS = sql_files.prepare_statements("payments.sql", "by_digest", "by_key_in_first")
@@ -37,7 +32,7 @@ class AcceptStatements:
     def __init__(self, layout: PaymentLayout, *, grace: timedelta) -> None:
         self._layout = layout
         self._grace = grace
-        self._log_at_s = float("-inf")
+        self._refusals = PartRefusals()
 
     async def insert(
         self, session: Fetching, ids: Sequence[UUID], batch: Sequence[tuple[NewPayment, bool]]
@@ -71,19 +66,9 @@ class AcceptStatements:
         try:
             return await session.fetch_repeatable(statement, parameters)
         except psycopg.errors.CheckViolation as error:
-            if error.diag.constraint_name == CHECK:
-                reason = "the CHECK of a conversion that did not end refuses new payments: okane partitions --undo"
-            elif error.diag.constraint_name is None and self._layout.is_partitioned:
-                reason = "no table partition takes new payments: okane partitions --create"
-            else:
-                raise
-            self._log_refusal(reason)
-            raise StoreUnavailable(reason) from error
-
-    def _log_refusal(self, reason: str) -> None:
-        if time.monotonic() >= self._log_at_s:
-            self._log_at_s = time.monotonic() + LOG_S
-            log.error("payments_refused", reason=reason)
+            if (refused := self._refusals.unavailable(error, parameters["id"][0])) is not None:
+                raise refused from error
+            raise
 
     async def by_key(
         self, session: Fetching, keys: Sequence[tuple[str, str]]

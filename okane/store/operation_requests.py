@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from okane.errors import (
     IdempotencyKeyReused,
     OperationRefused,
@@ -22,6 +24,7 @@ from okane.payment_id import PaymentId, cell_of
 from okane.store import columns, sql_files
 from okane.store.group_commit import is_away
 from okane.store.operation_records import RequestedOperation
+from okane.store.part_refusals import PartRefusals
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import milliseconds
@@ -60,6 +63,7 @@ class RequestStatements:
 
     def __init__(self, *, grace: timedelta) -> None:
         self._grace = grace
+        self._refusals = PartRefusals()
 
     async def request(self, session: Session, batch: Sequence[Asked]) -> Sequence[RequestedOperation | BaseException]:
         """Write the operations of one batch, or find those that their keys have already made.
@@ -103,7 +107,12 @@ class RequestStatements:
         """Request operations of different payments; by their place in the batch."""
         ids: dict[int, UUID] = {place: PaymentId(cell_of(one.new.payment_id)) for place, one in chosen.items()}
         # May run twice: what the first run committed without a reply is found by its key, and has our id.
-        rows = await session.fetch_repeatable(STATEMENTS["request"], self._parameters(ids, chosen))
+        try:
+            rows = await session.fetch_repeatable(STATEMENTS["request"], self._parameters(ids, chosen))
+        except psycopg.errors.CheckViolation as error:
+            if (unavailable := self._refusals.unavailable(error, next(iter(ids.values())))) is not None:
+                raise unavailable from error
+            raise
         if AFTER_REQUEST.armed:
             await AFTER_REQUEST.hit()
         answers: dict[int, RequestedOperation | BaseException] = {}

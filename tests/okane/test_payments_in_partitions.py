@@ -19,10 +19,12 @@ from okane.payment_id import PaymentId
 from okane.store import AcceptedRow, Claim, PaymentLists, PaymentStore, SweepStore, payment_keys, payment_layout
 from okane.store.due_parts import DueParts
 from okane.store.lists import PaymentFilter
+from okane.store.operations import OperationStore
 from okane.store.partition_bounds import DAY, TABLES, lowest_id, time_of
 from okane.store.partition_conversion import convert, revert
 from okane.store.partition_making import read_parts
 from okane.store.session import INDEX_ONLY
+from tests.okane.stored_operations import asked, assert_books_agree, charged
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, claimed, new, settlement
 
 PARTS = 4
@@ -39,13 +41,13 @@ def into_parts(connection: psycopg.Connection[Any], parts: int = PARTS) -> datet
     return convert(connection, every=DAY, ahead=(parts - 1) * DAY, pause_s=0.01).end
 
 
-def made_at(*at: datetime) -> Any:
+def made_at(*at: datetime, in_module: str = "payments") -> Any:
     """Let ids be made by clocks that show these times, of cell 0 and so on."""
 
     def make(cell: int = 0) -> UUID:
         return UUID(int=lowest_id(at[cell]).int | PaymentId().int & (1 << 80) - 1)
 
-    return mock.patch("okane.store.payments.PaymentId", make)
+    return mock.patch(f"okane.store.{in_module}.PaymentId", make)
 
 
 def store_of(url: str, *, cell: int = 0) -> PaymentStore:
@@ -204,10 +206,26 @@ async def test_without_a_part_for_its_time_a_payment_is_refused_and_its_key_is_f
     end = into_parts(connection)
     with capture_logs() as logs, made_at(end + 10 * DAY):
         for _ in range(2):
-            with pytest.raises(StoreUnavailable, match="okane partitions --create"):
+            with pytest.raises(
+                StoreUnavailable, match=f"the time {end + 10 * DAY:%Y-%m-%d}.*okane partitions --create"
+            ):
                 await accept_one(payments, new("k"))
     assert [line["log_level"] for line in logs if line["event"] == "payments_refused"] == ["error"]
     assert (await accept_one(payments, new("k"))).created
+
+
+async def test_without_a_part_for_its_time_a_refund_is_refused_and_its_key_is_free(
+    payments: PaymentStore, connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    end = into_parts(connection)
+    payment = await charged(payments)
+    store = OperationStore(database_url, actor="w1", lease=LEASE, grace=GRACE)
+    late = made_at(end + 10 * DAY, in_module="operation_requests")
+    with late, pytest.raises(StoreUnavailable, match="okane partitions --create"):
+        await store.request(asked(payment.id))
+    assert (await store.request(asked(payment.id))).created
+    await store.aclose()
+    await assert_books_agree(database_url)
 
 
 async def test_the_check_of_a_dead_conversion_is_named(
