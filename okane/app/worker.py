@@ -30,6 +30,7 @@ from okane.worker.endpoint_cleanup import EndpointCleanup
 from okane.worker.notice_follow_up import NoticeFollowUp
 from okane.worker.operation_metrics import OperationMetrics
 from okane.worker.outcome_rules import OutcomeRules
+from okane.worker.partitions_ahead import PartitionsAhead
 from okane.worker.sequencing import Sequencing
 from okane.worker.unplanned_authorizations import UnplannedAuthorizations
 from okane.worker.worker import Duty, OperationResources, Worker, WorkerOptions
@@ -67,6 +68,9 @@ async def run_worker(settings: Settings, *, name: str) -> None:
         duties: list[Duty] = [watch, _sequencing(settings, resources, closing)]
         duties.append(_endpoint_cleanup(settings, resources, closing))
         duties.append(UnplannedAuthorizations(sweep_store=resources.sweep_store))
+        duties.append(
+            PartitionsAhead(url=needed(settings.database_url, "DATABASE_URL"), sweep_store=resources.sweep_store)
+        )
         if config.path is not None:
             duties.append(_notice_follow_up(settings, resources, closing))
             duties += _dispute_follow_up(settings, providers, closing, name=name)

@@ -31,6 +31,11 @@ class DueParts:
         self._with_due: frozenset[str] = frozenset()
         self._turn = 0
 
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts as last read, oldest first; none if payments are in one table."""
+        return self._layout.parts
+
     async def statements(self, session: Fetching, text: str) -> Sequence[str]:
         """Return a statement on payments for each of the parts, or the statement as it is for one table. Raises
         StoreUnavailable."""

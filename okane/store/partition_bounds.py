@@ -25,6 +25,7 @@ TABLES: Mapping[str, str] = {
 MAX_PARTS = 64  # attached: a statement that is not bound to one of them opens all
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
+AHEAD_PARTS = 2  # of the newest length: the time for which parts are made ahead
 MIN_AHEAD = 2 * DAY  # the first bound: until then the conversion must be over, and a day before that an alert pages
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -100,6 +101,12 @@ def length_of_newest(parts: Sequence[Part]) -> timedelta | None:
     """Return how long the newest part lasts, which the next ones repeat. None while there is only the first."""
     newest = max(parts)
     return None if newest.begin is None else newest.end - newest.begin
+
+
+def are_short(parts: Sequence[Part], *, now: datetime) -> bool:
+    """Return True if parts should be made: of the next time, or in a gap. False for one table, and if no length is known."""
+    every = length_of_newest(parts) if parts else None
+    return every is not None and (gap_before(parts) is not None or max(parts).end < now + AHEAD_PARTS * every)
 
 
 def gap_before(parts: Sequence[Part]) -> datetime | None:

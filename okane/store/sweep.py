@@ -19,6 +19,7 @@ from okane.errors import StoreUnavailable
 from okane.payment import Status
 from okane.store import sql_files
 from okane.store.due_parts import DueParts
+from okane.store.partition_bounds import Part
 from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id, milliseconds
@@ -70,6 +71,11 @@ class SweepStore:
         self._session = Session(url, name="sweep", timeout=timeout, index_only=True)
         self._parts = DueParts()
         self._grace = grace
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The table partitions as the sweep has last read them, oldest first; none if payments are in one table."""
+        return self._parts.parts
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -20,11 +20,18 @@ from okane.store import partition_conversion, schema
 from okane.store.connect import first_line, open_blocking_connection, open_connection
 from okane.store.migration_lock import take_lock
 from okane.store.part_archive import SQL as ARCHIVE_SQL
-from okane.store.partition_bounds import TABLES, Part, gap_before, length_of_newest, missing_parts, parse_bound
+from okane.store.partition_bounds import (
+    AHEAD_PARTS,
+    TABLES,
+    Part,
+    gap_before,
+    length_of_newest,
+    missing_parts,
+    parse_bound,
+)
 from okane.store.partition_making import SQL, Connection, make_part, patiently, read_parts
 from okane.store.prepared_statements import Row
 
-AHEAD_PARTS = 2  # of the newest length: the time for which parts are made ahead
 MIN_AHEAD = timedelta(days=1)  # with less left, new payments are about to be refused
 
 R = TypeVar("R")
