@@ -11,7 +11,8 @@ import yaml
 from tests.deploy.files import DEPLOY, loaded
 
 KUBERNETES = DEPLOY / "kubernetes"
-BASE, KEDA, SENTINEL = KUBERNETES / "base", KUBERNETES / "keda", KUBERNETES / "sentinel"
+BASE, KEDA = KUBERNETES / "base", KUBERNETES / "keda"
+SENTINEL, CLUSTER = KUBERNETES / "sentinel", KUBERNETES / "cluster"
 EXAMPLE = KUBERNETES / "overlays" / "example"
 Manifest = dict[str, Any]
 

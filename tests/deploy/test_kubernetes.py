@@ -20,6 +20,7 @@ from tests.deploy.manifests import (
     ALL,
     BASE,
     BUILT_IN,
+    CLUSTER,
     EXAMPLE,
     KEDA,
     KUBERNETES,
@@ -90,7 +91,8 @@ def test_every_kind_of_manifest_is_there() -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    for folder in (BASE, KEDA, SENTINEL, EXAMPLE, EXAMPLE.parent / "sentinel"):
+    overlays = [path.parent for path in EXAMPLE.parent.glob("*/kustomization.yaml")]
+    for folder in (BASE, KEDA, SENTINEL, CLUSTER, *overlays):
         listing = loaded(folder / "kustomization.yaml")
         patches = [patch["path"] for patch in listing.get("patches", [])]
         files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
