@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -21,7 +22,7 @@ SELECT id, 'default', gen_random_uuid()::text, sha256(int4send(i)), 5000, 'USD',
        'success', 2, 1, 'ch_filled', at, at, at
 FROM (SELECT i, uuidv7(shift) AS id, now() + shift AS at
       FROM generate_series(1, %(rows)s::integer) AS i,
-           LATERAL (SELECT interval '-1 hour' - (%(rows)s::integer - i) * interval '1 millisecond') AS s (shift))
+           LATERAL (SELECT interval '-1 hour' - (%(rows)s::integer - i) * (%(span)s::interval / %(rows)s)) AS s (shift))
 """
 _FILL_EVENTS = """
 INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
@@ -88,11 +89,16 @@ def fill(url: str, rows: int) -> None:
     """
     with psycopg.connect(url, autocommit=True) as connection:
         if rows:
-            connection.execute(_FILL, {"rows": rows})
-            connection.execute(_FILL_EVENTS)
+            fill_rows(connection, rows, timedelta(milliseconds=rows))
             connection.execute(_FILL_CURSORS)
         connection.execute("VACUUM (ANALYZE) payments, payment_events")
         connection.execute("CHECKPOINT")
+
+
+def fill_rows(connection: psycopg.Connection[Any], rows: int, span: timedelta) -> None:
+    """Put in settled payments, spread evenly over the `span` until an hour ago, and their events."""
+    connection.execute(_FILL, {"rows": rows, "span": span})
+    connection.execute(_FILL_EVENTS)
 
 
 def bytes_per_payment(url: str) -> float:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import psycopg
 
+from bench import database
 from bench.machine import describe
 from bench.progress import say
 from bench.store_cost import Meter, pay
@@ -31,20 +32,6 @@ LOOKS = 100
 STEPS = ("accept", "claim", "settle", "take", "look", "all")
 GRACE = timedelta(seconds=10)
 AHEAD = 2 * DAY  # as `okane partitions` makes them
-_FILL = """
-INSERT INTO payments (id, account_id, idempotency_key, fingerprint, amount_minor, currency, lane, provider_key,
-                      status, version, attempts, provider_ref, created_at, updated_at, called_at)
-SELECT id, 'default', gen_random_uuid()::text, sha256(int4send(i)), 5000, 'USD', 'default', id::text,
-       'success', 2, 1, 'ch_filled', at, at, at
-FROM (SELECT i, uuidv7(shift) AS id, now() + shift AS at
-      FROM generate_series(1, %(rows)s::integer) AS i,
-           LATERAL (SELECT interval '-1 hour' - (%(rows)s::integer - i) * (%(span)s::interval / %(rows)s)) AS s (shift))
-"""
-_FILL_EVENTS = """
-INSERT INTO payment_events (payment_id, version, event, status, attempt, actor)
-SELECT p.id, e.version, e.event, e.status, 1, 'filled'
-FROM payments p, (VALUES (1, 'claimed', 'processing'), (2, 'success', 'success')) AS e (version, event, status)
-"""
 
 
 def main() -> None:
@@ -87,8 +74,7 @@ def _in_parts(system: System, parts: int, *, rows: int) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         convert(connection, every=DAY, ahead=(parts - 1) * DAY, now=datetime.now(UTC) - span)
         if rows:
-            connection.execute(_FILL, {"rows": rows, "span": span})
-            connection.execute(_FILL_EVENTS)
+            database.fill_rows(connection, rows, span)
             connection.execute("INSERT INTO payment_keys SELECT gen_random_uuid(), id FROM payments")
             connection.execute("VACUUM (ANALYZE) payments, payment_events, payment_keys")
             connection.execute("CHECKPOINT")

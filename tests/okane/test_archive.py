@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,10 @@ from uuid import UUID
 import psycopg
 import pytest
 from pyarrow import parquet
-from typer.testing import CliRunner, Result
 
 from okane.archive import archive as module
 from okane.archive import files
 from okane.archive.archive import archive
-from okane.cli import app
 from okane.errors import SetupError
 from okane.monitoring.partition_checks import partition_checks
 from okane.payment_id import PaymentId
@@ -28,6 +26,7 @@ from okane.store.partition_bounds import DAY, TABLES, Part, lowest_id
 from okane.store.partition_conversion import convert
 from okane.store.partition_making import Connection, read_parts
 from okane.store.table_partitions import read_partitioning
+from tests.okane.commands import Command, command_of
 from tests.okane.mortal_connection import Killed, Mortal
 
 NOW = datetime.now(UTC)
@@ -316,20 +315,7 @@ def test_no_other_type_is_lost_without_a_word() -> None:
         files.schema_of({"id": "uuid", "amount": "numeric"})
 
 
-Command = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`okane archive`, with a Redis that is away."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-
-    async def run_command(*words: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["archive", *words])
-
-    return run_command
+command = command_of("archive")
 
 
 async def test_the_command_archives_and_says_what(connection: Mortal, command: Command, tmp_path: Path) -> None:

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
-from typer.testing import CliRunner, Result
 
 from okane.app.system_metrics import SystemMetrics
-from okane.cli import app
 from okane.errors import SetupError
 from okane.monitoring.partition_checks import NEARLY, partition_checks
 from okane.store import Overview
 from okane.store.partition_bounds import DAY, MAX_PARTS, TABLES
 from okane.store.partition_making import read_parts
 from okane.store.table_partitions import read_partitioning
+from tests.okane.commands import Command, command_of
 
-Command = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`okane partitions`, with a Redis that is away."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-
-    async def run(*words: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["partitions", *words])
-
-    return run
+command = command_of("partitions")
 
 
 async def test_a_database_is_converted_listed_and_put_back(command: Command) -> None:

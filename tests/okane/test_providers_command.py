@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from okane.cli import app
 from okane.errors import SetupError
 from okane.monitoring.doctor import switch
 from okane.payment_id import PaymentId
@@ -22,9 +20,9 @@ from okane.providers.routing import by_weight
 from okane.store import PaymentStore
 from okane.store.payment_methods import PaymentMethodStore
 from okane.store.providers import ProviderState, ProviderStore
+from tests.okane.commands import Command, command_of
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
 
-Command = Callable[..., Awaitable[Result]]
 FILE = """
 default = ["second", "first"]
 [providers.first]
@@ -39,17 +37,7 @@ base_url = "http://127.0.0.1:3"
 """
 
 
-@pytest.fixture
-def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`okane providers`, with a Redis that is away."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-
-    async def run(*words: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["providers", *words])
-
-    return run
+command = command_of("providers")
 
 
 @pytest.fixture

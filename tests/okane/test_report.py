@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from okane.cli import app
 from okane.cli.day import Progress, day_span
 from okane.cli.report import read_statement
 from okane.errors import SetupError
 from okane.store.movements import SQL, Movement, MovementStore, Reconciliation
 from okane.store.session import BY_TIME
+from tests.okane.commands import Command, command_of
 from tests.okane.money_days import DAY, NOON, Row, charged, write
 
-Command = Callable[..., Awaitable[Result]]
 SECOND = timedelta(seconds=1)
 TEXT_DAY = DAY.date().isoformat()
 
 
-@pytest.fixture
-def command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`okane report`, with a Redis that is away."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    async def run(*words: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["report", *words])
-
-    return run
+command = command_of("report")
 
 
 @pytest.fixture
