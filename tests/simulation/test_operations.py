@@ -18,9 +18,10 @@ BUDGET = 150  # seeds in which a planted bug must show; most take a few
 # The seed in which each rarer bug was caught last: tried first. If other dice have moved it, the budget decides.
 CAUGHT_IN = {
     "lost_answer_is_unavailable": 8,
-    "decision_not_passed_on": 23,
+    "decision_not_passed_on": 32,
     "open_operation_retried": 8,
     "operations_not_swept": 10,
+    "returned_refund_not_noticed": 12,
     "settled_under_stale_attempt": 32,
 }
 

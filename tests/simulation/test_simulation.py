@@ -24,7 +24,9 @@ CAUGHT_IN = {
     "group_at_dollar": 69,
     "no_fence": 62,
     "no_late_look_up": 137,
+    "no_lease_check": 18,
     "plain_heartbeat": 62,
+    "refusal_is_no_outage": 9,
     "server_error_is_refusal": 79,
     "switch_ignored": 33,
 }
