@@ -62,6 +62,9 @@ class TortureOptions:
     dispatchers: int = field(
         default=2, metadata={"help": "dispatcher processes; 0: no events and no webhooks", "min": 0, "max": 16}
     )
+    partitions: bool = field(
+        default=False, metadata={"help": "keep payments in table partitions of a day, not in one table"}
+    )
     faults: Sequence[str] = field(
         default=(),
         metadata={"help": "only these, by name, separated by commas; `none` for no faults", "parse": _names},

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,11 @@ from okane.local.data_folder import DataFolder
 from okane.local.ports import LOOPBACK
 from okane.local.postgres import PostgresServer
 from okane.local.server import Server
+from okane.store.partition_bounds import DAY
+from okane.store.partition_conversion import convert
+from okane.store.schema import WAIT as MIGRATION_WAIT
 from okane.store.schema import migrate
+from okane.store.table_partitions import run_locked
 from torture.options import TortureOptions
 from torture.system.crash_points import CrashPoints
 from torture.system.links import Links
@@ -145,6 +150,8 @@ class Cluster:
             outside.append(self._new_program("receiver", factory.receiver))
         await self._keep(tasks, [*servers, *outside])
         await migrate(self.database_url)
+        if self.options.partitions:
+            await self._convert()
         ports = {name: factory.port(name) for name in ("postgres", "provider", "gateway", *self.shape.apis)}
         self.links = Links(self.shape, {**ports, "redis": factory.port(self.redis.name)})
         await self.links.start()
@@ -154,6 +161,11 @@ class Cluster:
             *(("dispatcher", name) for name in self.shape.dispatchers),
         ]
         await self._keep(tasks, [self._okane(kind, name) for kind, name in okane])
+
+    async def _convert(self) -> None:
+        """Convert the database as of a week ago: new payments are in a later part, whose keys are in the table of keys."""
+        work = partial(convert, every=DAY, ahead=8 * DAY, now=datetime.now(UTC) - 7 * DAY)
+        await run_locked(self.database_url, work, wait=MIGRATION_WAIT, report=lambda _line: None)
 
     async def _keep(self, tasks: asyncio.TaskGroup, programs: Sequence[Program]) -> None:
         for program in programs:
