@@ -34,6 +34,14 @@ def day_span(text: str | None, *, now: datetime) -> tuple[date, datetime, dateti
     return day, begin, begin + timedelta(days=1)
 
 
+def refuse_archived(day: date, begin: datetime, *, archived_before: datetime | None) -> None:
+    """Raise SetupError for a day whose payments were archived: its movements are in files, and look like none here."""
+    if archived_before is not None and begin < archived_before:
+        raise SetupError(
+            f"--day {day.isoformat()}: payments from before {archived_before.isoformat()} were archived (okane archive)"
+        )
+
+
 def is_over(end: datetime, *, now: datetime) -> bool:
     """Return whether everything of the day that ends then is committed."""
     return now >= end + COMMIT_MARGIN

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from okane.cli.context import Context, open_context
-from okane.cli.day import Day, Progress, day_span, is_over
+from okane.cli.day import Day, Progress, day_span, is_over, refuse_archived
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
@@ -120,6 +120,7 @@ async def _reconcile(
     async with _open(context, provider) as open_:
         now = await open_.movements.now()
         day, begin, end = day_span(text, now=now)
+        refuse_archived(day, begin, archived_before=await open_.movements.archived_before())
         comparison = DayComparison(
             movements=open_.movements,
             listing=open_.listing,

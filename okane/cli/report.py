@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from okane.cli.context import Context, open_context
-from okane.cli.day import Day, Progress, day_span, is_over
+from okane.cli.day import Day, Progress, day_span, is_over, refuse_archived
 from okane.cli.options import Data, Json
 from okane.cli.output import CONSOLE, iso, print_json
 from okane.cli.running import run
@@ -113,9 +113,10 @@ async def _report(context: Context, text: str | None, *, provider: str | None, f
 async def read_statement(
     store: MovementStore, text: str | None, *, provider: str | None, progress: Progress
 ) -> Statement:
-    """Read the totals of a day, slice by slice. Raises SetupError for a day that is none."""
+    """Read the totals of a day, slice by slice. Raises SetupError for a day that is none, or was archived."""
     now = await store.now()
     day, begin, end = day_span(text, now=now)
+    refuse_archived(day, begin, archived_before=await store.archived_before())
     counts: Counter[tuple[MovementKind, str | None, str]] = Counter()
     amounts: Counter[tuple[MovementKind, str | None, str]] = Counter()
     async for till, totals in store.totals(begin, min(end, now), provider=provider):

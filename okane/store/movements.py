@@ -15,6 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from okane.store import sql_files
+from okane.store.payment_layout import PaymentLayout
 from okane.store.session import Session
 from okane.store.sql_parameters import first_id
 from streams.values import value
@@ -115,6 +116,12 @@ class MovementStore:
         """Return the database's time, by which movements are dated."""
         moment: datetime = (await self._session.fetch_repeatable(SQL["now"]))[0][0]
         return moment
+
+    async def archived_before(self) -> datetime | None:
+        """Return the time before which payments were archived; None if none were."""
+        layout = PaymentLayout()
+        await layout.read(self._session)
+        return layout.parts[0].begin if layout.parts else None
 
     async def totals(
         self, begin: datetime, end: datetime, *, provider: str | None = None
