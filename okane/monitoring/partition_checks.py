@@ -10,6 +10,9 @@ from okane.store.table_partitions import Partitioning, read_partitioning
 from okane.timestamp_text import format_time
 
 NEARLY = MAX_PARTS - 4
+# Planning the request of a refund locks 17 tables and indexes of each part (measured). Enough if a quarter of all sessions do
+# that in one moment: beyond it statements fail with "out of shared memory", and sessions connect again.
+LOCKS_PER_PART = 4
 
 
 async def check_partitions(system: CheckedSystem) -> list[Check]:
@@ -40,5 +43,12 @@ def partition_checks(found: Partitioning) -> list[Check]:
         return [Check("table partitions", "warn", f"detached and not dropped: {names}", advice)]
     if len(found.parts) >= NEARLY:
         advice = f"okane archive: more than {MAX_PARTS} cannot be made"
+        return [Check("table partitions", "warn", told, advice)]
+    needed = LOCKS_PER_PART * len(found.parts)
+    if found.max_locks < needed:
+        advice = (
+            f"max_locks_per_transaction = {LOCKS_PER_PART * MAX_PARTS} in postgresql.conf, and a restart of Postgres"
+        )
+        told = f"{len(found.parts)} with max_locks_per_transaction = {found.max_locks}, which is below {needed}"
         return [Check("table partitions", "warn", told, advice)]
     return [Check("table partitions", "ok", told)]

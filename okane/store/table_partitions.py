@@ -55,6 +55,7 @@ class Partitioning:
     now: datetime  # by the database
     left_end: datetime | None = None
     detached: Sequence[str] = ()  # parts that `okane archive` has detached and not dropped
+    max_locks: int  # Postgres' max_locks_per_transaction
 
     @property
     def end(self) -> datetime | None:
@@ -88,11 +89,13 @@ async def _read(connection: psycopg.AsyncConnection[Row]) -> Partitioning:
     cursor = await connection.execute(SQL["left_checks"], {"tables": list(TABLES)})
     left = [partition_conversion.parse_left_check(*row) for row in await cursor.fetchall()]
     detached = await (await connection.execute(ARCHIVE_SQL["left"])).fetchall()
-    now = await (await connection.execute("SELECT now()")).fetchone()
-    assert now is not None
+    read = "SELECT now(), current_setting('max_locks_per_transaction')::integer"
+    row = await (await connection.execute(read)).fetchone()
+    assert row is not None
     return Partitioning(
         parts=[PartSize(part, *found[part]) for part in sorted(found)],
-        now=now[0],
+        now=row[0],
+        max_locks=row[1],
         left_end=min((one.end for one in left), default=None),
         detached=sorted({row[0].rpartition("_")[2] for row in detached}),
     )

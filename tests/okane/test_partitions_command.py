@@ -84,6 +84,16 @@ async def test_the_metric_says_how_long_they_last(command: Command, database_url
         assert metrics.registry.get_sample_value("okane_partitions_ahead_seconds") == value
 
 
+async def test_too_few_locks_for_the_parts_are_a_warning(command: Command, database_url: str) -> None:
+    await command("--convert", "--every", "1d")
+    found = await read_partitioning(database_url)
+    assert found.max_locks >= 64
+    for parts, state, advice in ((16, "ok", ""), (17, "warn", "restart")):
+        [check] = partition_checks(replace(found, max_locks=64, parts=[*found.parts, *[found.parts[0]] * (parts - 3)]))
+        assert check.state == state
+        assert advice in check.advice
+
+
 async def test_many_are_a_warning(command: Command, database_url: str) -> None:
     await command("--convert", "--every", "1d")
     found = await read_partitioning(database_url)
