@@ -24,7 +24,7 @@ from okane.cli.options import Data, Json, Yes
 from okane.cli.output import CONSOLE, event_document, iso, print_json
 from okane.cli.running import run
 from okane.cli.stores import Stores, open_stores, payment_id
-from okane.errors import PaymentNotFound, SetupError
+from okane.errors import PaymentArchived, PaymentNotFound, SetupError
 from okane.intake.decision_texts import find_fault
 from okane.operation import OperationStatus
 from okane.payment import Payment, Status
@@ -215,8 +215,10 @@ async def _find_payment(stores: Stores, text: str) -> Payment:
     payment_id = _id(text)
     try:
         return await stores.reviews.find(payment_id)
-    except PaymentNotFound as error:
-        raise SetupError(f"{error}: see `okane review ls`") from None
+    except PaymentArchived:
+        raise SetupError(f"payments of the time of {payment_id} were archived") from None
+    except PaymentNotFound:
+        raise SetupError(f"there is no payment {payment_id}: see `okane review ls`") from None
 
 
 def _id(text: str) -> UUID:

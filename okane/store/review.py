@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from okane.errors import PaymentNotFound
 from okane.operation import Operation
 from okane.payment import Payment
 from okane.store import columns, sql_files
+from okane.store.payment_layout import PaymentLayout
 from okane.store.session import Session
 
 SQL = sql_files.load_statements("review.sql")
@@ -40,8 +40,8 @@ class ReviewStore:
         return [columns.read_operation(row) for row in found]
 
     async def find(self, payment_id: UUID) -> Payment:
-        """Return a payment of any account. Raises PaymentNotFound."""
+        """Return a payment of any account. Raises PaymentNotFound, and PaymentArchived."""
         found = await self._session.fetch_repeatable(SQL["one"], {"id": payment_id})
         if not found:
-            raise PaymentNotFound(f"there is no payment {payment_id}")
+            raise await PaymentLayout().missing(self._session, payment_id)
         return columns.read_payment(found[0])

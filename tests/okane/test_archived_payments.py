@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from okane.archive.archive import archive
+from okane.cli import app
 from okane.client import Archived, Client
 from okane.payment_id import PaymentId
 from okane.store.partition_bounds import DAY, lowest_id
@@ -76,3 +79,13 @@ async def test_the_client_raises_archived(archived: UUID, api: Api) -> None:
     async with Client(api.url) as client:
         with pytest.raises(Archived):
             await client.payment(archived)
+
+
+async def test_a_look_up_for_a_review_says_so(
+    archived: UUID, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["review", "show", str(archived)])
+    assert "were archived" in str(result.exception)
