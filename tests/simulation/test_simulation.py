@@ -27,7 +27,7 @@ CAUGHT_IN = {
     "no_lease_check": 18,
     "plain_heartbeat": 62,
     "refusal_is_no_outage": 9,
-    "server_error_is_refusal": 79,
+    "server_error_is_refusal": 254,
     "switch_ignored": 33,
 }
 
