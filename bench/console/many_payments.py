@@ -20,7 +20,9 @@ SLOWEST = "slowest page, p99"
 SLOWEST_SEARCH = "slowest bounded search, p99"
 _EVENTS = 200_000
 _SEARCHES = 20  # each may take its second
-_SOME = "SELECT id::text, idempotency_key FROM payments TABLESAMPLE SYSTEM (%s) WHERE account_id = 'default' LIMIT %s"
+_SOME = (
+    "SELECT id::text, idempotency_key FROM payments TABLESAMPLE BERNOULLI (%s) WHERE account_id = 'default' LIMIT %s"
+)
 _ENDPOINT = "SELECT id::text FROM webhook_endpoints WHERE account_id = 'default' ORDER BY id LIMIT 1"
 
 
@@ -56,7 +58,7 @@ def _pages(console: ServedConsole, options: ConsoleBenchOptions) -> Mapping[str,
     """Return the addresses of each kind of page, without an end."""
     with psycopg.connect(console.deployment.database_url) as connection:
         count = options.requests + 1
-        # Twice as many as are needed, since blocks are drawn at random.
+        # Twice as many as are needed and some more, since rows are drawn at random. Of whole blocks there might be none.
         share = min(100.0, 200 * count / options.payments + 1)
         some = connection.execute(_SOME, (share, count)).fetchall()
         [endpoint] = connection.execute(_ENDPOINT).fetchone() or [""]
