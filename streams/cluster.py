@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -48,7 +48,6 @@ class NodePool(Pool):
     def __init__(self, host: Host, **options: Any) -> None:
         super().__init__(host=host[0], port=host[1], **options)
         self.address = host
-        self.text = text_of(host)
 
     def leads_elsewhere(self, error: ResponseError) -> bool:
         """Return True if the connection is of no use. One that leads to a node without the slot is."""
@@ -88,7 +87,7 @@ class ClusterPool(Pool):
         """Send the commands in one round trip to the node of the first key among them; return the reply to each, which may be
         an error. A command with a key of another node is sent there afterwards. Commands without a key go along, to
         the first node alone: if the key's command is redirected, TIME is not the time of the node that has the key."""
-        if not self.has_map:
+        if not self._owners:
             await self.renewed_map()
         node = self._node_for(commands)
         try:
@@ -106,30 +105,17 @@ class ClusterPool(Pool):
         for command in commands:
             key = key_of(command)
             if key is not None:
-                return self._owner(key) or self._any_node()
+                slot = self._slots.get(key)
+                if slot is None:
+                    slot = self._keep_slot(key)
+                return self._owners[slot] or self._any_node()
         return self._any_node()
-
-    def _owner(self, key: str | bytes) -> NodePool | None:
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._keep_slot(key)
-        return self._owners[slot]
 
     def _keep_slot(self, key: str | bytes) -> int:
         if len(self._slots) >= _MOST_KEYS:
             self._slots.clear()
         slot = self._slots[key] = slot_of(key)
         return slot
-
-    def address_of(self, key: str) -> str:
-        """Return the address of the node that has the key by the map, an empty text if none has."""
-        owner = self._owner(key)
-        return owner.text if owner is not None else ""
-
-    @property
-    def has_map(self) -> bool:
-        """True once a node has given a map."""
-        return bool(self._owners)
 
     def _any_node(self) -> NodePool:
         return self.node(random.choice(self.ranges).primary)
@@ -273,21 +259,6 @@ class ClusterPool(Pool):
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """Raise: a connection leads to one node, and which one depends on the command."""
         raise RedisError("this call of redis-py needs one server, not a cluster")
-
-
-async def address_finder(client: Redis) -> Callable[[str], str]:
-    """Return a function of a key that returns the address of the node that has it; with a client of one server always an
-    empty text. Raises redis-py's errors if no node tells who has which slots."""
-    pool = client.connection_pool
-    if not isinstance(pool, ClusterPool):
-        return _one_server
-    if not pool.has_map:
-        await pool.renewed_map()
-    return pool.address_of
-
-
-def _one_server(_: str) -> str:
-    return ""
 
 
 async def node_clients(client: Redis) -> Mapping[str, Redis]:

@@ -14,15 +14,6 @@ class StreamUnavailable(StreamError):
     command may have been executed. It may work later."""
 
 
-class PartlyPublished(StreamUnavailable):
-    """Some partitions cannot be used, and took none of their messages. `published` has, in order, an entry id for each
-    message or None; those without one may have been added."""
-
-    def __init__(self, message: str, *, published: Sequence[str | None]) -> None:
-        super().__init__(message)
-        self.published = tuple(published)
-
-
 class StreamRefused(StreamUnavailable):
     """The server answers with an error that may not end by itself: a slot of another node, a key of the wrong type, a command
     that it does not have."""

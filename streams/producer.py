@@ -93,7 +93,7 @@ class Producer:
             part, size = _next_part(batch, len(ids), self._window.max_bytes)
             try:
                 sent_s = time.perf_counter()
-                added = await self._add(part)
+                added = await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
                 took_s = time.perf_counter() - sent_s
                 self._metrics.round_trip("publish", took_s)
                 if AFTER_ADD.armed:
@@ -106,13 +106,9 @@ class Producer:
             self._count(part, added)
         return ids
 
-    async def _add(self, part: Sequence[Packed]) -> Sequence[str | BaseException | None]:
-        """Add messages in one round trip; return the id of each, None where its lane is full, or its error."""
-        return await scripts.publish(self._client, self._stream, max_length=self._max_length, drafts=part)
-
-    def _count(self, part: Sequence[Packed], added: Sequence[str | BaseException | None]) -> None:
+    def _count(self, part: Sequence[Packed], added: Sequence[str | None]) -> None:
         self._metrics.batch("publish", len(part))
-        counts = Counter([lane for (lane, _), entry_id in zip(part, added, strict=True) if isinstance(entry_id, str)])
+        counts = Counter([lane for (lane, _), entry_id in zip(part, added, strict=True) if entry_id is not None])
         for lane, count in counts.items():
             self._metrics.published(lane, count)
 

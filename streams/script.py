@@ -17,7 +17,6 @@ from streams.connection import redis_errors, replies, translated
 from streams.errors import StreamError
 
 Argument = str | bytes | int
-Call = tuple[Sequence[str], Sequence[Argument]]  # keys, arguments
 
 
 class Script:
@@ -37,15 +36,14 @@ class Script:
                 raise reply
             return reply
 
-    async def call_many(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
-        """Run several calls, with their keys, in one round trip, each a command of its own to the server; return a reply or
-        a `StreamError` for each. In a cluster the trip goes to the node of the first key."""
-        commands = [("EVALSHA", self._digest, len(keys), *keys, *arguments) for keys, arguments in calls]
+    async def call_many(self, client: Redis, keys: Sequence[str], calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Run several calls in one round trip, each a command of its own to the server; return a reply or a `StreamError`
+        for each."""
         with redis_errors():
-            found = await replies(client, commands)
+            found = await replies(client, [("EVALSHA", self._digest, len(keys), *keys, *call) for call in calls])
         for at, reply in enumerate(found):
             if isinstance(reply, RedisError):
-                found[at] = await self._after_error(client, *calls[at], reply)
+                found[at] = await self._after_error(client, keys, calls[at], reply)
         return found
 
     async def _after_error(

@@ -13,7 +13,7 @@ from streams.connection import translating
 from streams.errors import StreamError
 from streams.group import Group
 from streams.keys import Stream
-from streams.script import Argument, Call, Script
+from streams.script import Argument, Script
 
 # Lua's `unpack` has a limit of some thousands, and a script that runs for long blocks every client: callers cut batches.
 MAX_ARGUMENTS: Final = 1_000
@@ -35,7 +35,6 @@ _remove_idle_consumers = Script("streams", "lua", "remove_idle_consumers.lua")
 _time = Script("streams", "lua", "time.lua")
 
 Entry = tuple[bytes, Sequence[bytes]]  # id, fields
-Packed = tuple[str, Sequence[Argument]]  # lane, fields
 
 
 @translating
@@ -92,11 +91,8 @@ NotAcked = tuple[str, str, str]  # lane, entry id, reason: TAKEN, GONE, or the s
 async def ack(group: Group, requests: Sequence[AckRequest]) -> list[Sequence[NotAcked] | StreamError]:
     """Send the requests in one round trip. Return for each the entries that were not acked, or its error."""
     stream = group.stream
-    keys = _all_keys(stream)
-    calls: list[Call] = [
-        (keys, [group.name, group.consumer, *request.arguments(stream.lane_names)]) for request in requests
-    ]
-    found = await _ack.call_many(group.client, calls)
+    calls = [[group.name, group.consumer, *request.arguments(stream.lane_names)] for request in requests]
+    found = await _ack.call_many(group.client, _all_keys(stream), calls)
     return [one if isinstance(one, StreamError) else _not_acked(stream, one) for one in found]
 
 
@@ -200,37 +196,16 @@ async def release(group: Group, *, idle_ms: int, entries: Mapping[str, Sequence[
 
 @translating
 async def publish(
-    client: Redis, stream: Stream, *, max_length: int | None, drafts: Sequence[Packed]
+    client: Redis, stream: Stream, *, max_length: int | None, drafts: Sequence[tuple[str, Sequence[Argument]]]
 ) -> list[str | None]:
     """Add `drafts` (lane, fields). Return the id of each, or None where the lane is full."""
-    keys, arguments = _publish_call(stream, max_length, drafts)
-    return _published(await _publish(client, keys, arguments), len(drafts))
-
-
-@translating
-async def publish_to(
-    client: Redis, batches: Sequence[tuple[Stream, Sequence[Packed]]], *, max_length: int | None
-) -> list[Sequence[str | None] | StreamError]:
-    """Add drafts to several streams of one node in one round trip. Return for each stream as `publish`, or its error."""
-    calls = [_publish_call(stream, max_length, drafts) for stream, drafts in batches]
-    found = await _publish.call_many(client, calls)
-    return [
-        reply if isinstance(reply, StreamError) else _published(reply, len(drafts))
-        for (_, drafts), reply in zip(batches, found, strict=True)
-    ]
-
-
-def _publish_call(stream: Stream, max_length: int | None, drafts: Sequence[Packed]) -> Call:
     number = {lane: at for at, lane in enumerate(stream.lane_names, start=1)}
     arguments: list[Argument] = [-1 if max_length is None else max_length]
     for lane, fields in drafts:
         arguments += (number[lane], len(fields), *fields)
-    return stream.lane_keys, arguments
-
-
-def _published(ids: Sequence[bytes | None], wanted: int) -> list[str | None]:
-    if len(ids) != wanted:
-        raise ValueError(f"{len(ids)} ids for {wanted} messages")
+    ids = await _publish(client, stream.lane_keys, arguments)
+    if len(ids) != len(drafts):
+        raise ValueError(f"{len(ids)} ids for {len(drafts)} messages")
     return [None if entry_id is None else entry_id.decode() for entry_id in ids]
 
 
