@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from okane.durable_files import sync
 from okane.errors import SetupError
 from okane.store.partition_bounds import Part
 
@@ -74,9 +74,9 @@ def write_table(folder: Path, name: str, columns: Mapping[str, str], chunks: Ite
         for rows in chunks:
             writer.write_table(_table(schema, rows))
             count += len(rows)
-    _sync(partial)
+    sync(partial)
     partial.rename(path)
-    _sync(folder)
+    sync(folder)
     return ArchivedTable(path.name, count, _sha256(path))
 
 
@@ -111,9 +111,9 @@ def write_manifest(folder: Path, manifest: Manifest, *, schema_version: int) -> 
     }
     partial = _manifest_path(folder, part.suffix).with_suffix(".partial")
     partial.write_text(json.dumps(document, indent=2) + "\n")
-    _sync(partial)
+    sync(partial)
     partial.rename(_manifest_path(folder, part.suffix))
-    _sync(folder)
+    sync(folder)
 
 
 def read_manifest(folder: Path, suffix: str) -> Manifest | None:
@@ -136,7 +136,7 @@ def read_manifest(folder: Path, suffix: str) -> Manifest | None:
 def remove_manifest(folder: Path, suffix: str) -> None:
     """Remove a manifest: its files do not count any more."""
     _manifest_path(folder, suffix).unlink(missing_ok=True)
-    _sync(folder)
+    sync(folder)
 
 
 def _manifest_path(folder: Path, suffix: str) -> Path:
@@ -159,12 +159,3 @@ def _table(schema: Any, rows: Rows) -> Any:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Put a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

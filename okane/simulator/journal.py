@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar
 
+from okane.durable_files import sync
+
 _CHUNK_BYTES = 1 << 20
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 # The shape of `Charge.to_line`. Parsing each line as JSON makes a restart half as long again.
@@ -127,7 +129,7 @@ class EntryJournal(Generic[E]):
             offsets, counts, size = _read_index(file, path, cls.shape)
             file.truncate(size)
             os.fsync(file.fileno())
-            _fsync_folder(path.parent)
+            sync(path.parent)
         except BaseException:
             file.close()
             raise
@@ -299,12 +301,3 @@ def _lines_of(file: BinaryIO) -> Iterator[bytes]:
     with open(os.dup(file.fileno()), "rb", buffering=_CHUNK_BYTES) as reader:  # noqa: PTH123 - a descriptor, not a path
         reader.seek(0)
         yield from reader
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make the name of the file durable too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
