@@ -27,6 +27,7 @@ SMALL: Mapping[str, str] = {
     "OKANE_AUTH": "none",  # its clients carry no keys
 }
 _KILLS, _PAYMENTS = 50, 5_000
+ONE, STANDBY = "one", "standby"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -64,6 +65,12 @@ class TortureOptions:
     )
     partitions: bool = field(
         default=False, metadata={"help": "keep payments in table partitions of a day, not in one table"}
+    )
+    postgres: str = field(
+        default=ONE,
+        metadata={
+            "help": f"{ONE}, or {STANDBY}: a primary with two standbys, of which one has to have each commit, and promotions"
+        },
     )
     faults: Sequence[str] = field(
         default=(),
@@ -108,6 +115,8 @@ class TortureOptions:
             raise ValueError("VISIBILITY_TIMEOUT, the lease, must be above 0")
         if self.workers < 2 or self.apis < 1:
             raise ValueError("there must be two workers and one API at least: one of them may be dead")
+        if self.postgres not in (ONE, STANDBY):
+            raise ValueError(f"Postgres is `{ONE}` or `{STANDBY}`, not `{self.postgres}`")
         if self.dispatchers == 1:
             raise ValueError("there must be two dispatchers or none: one of them may be dead")
 

@@ -65,6 +65,7 @@ async def run_torture(options: TortureOptions, console: Console, *, stop: asynci
     progress_console = Console(stderr=True) if options.json else console
     if unknown := set(_chosen(options)) - set(FAULTS):
         raise SetupError(f"there is no fault {', '.join(sorted(unknown))}: see --list-faults")
+    _check_targets(options)
     _allow_many_files()
     path = options.data or Path(tempfile.mkdtemp(prefix="okane-torture-"))
     with (
@@ -87,6 +88,14 @@ def _chosen(options: TortureOptions) -> Sequence[str]:
     if options.faults == NO_FAULTS:
         return ()
     return options.faults or tuple(FAULTS)
+
+
+def _check_targets(options: TortureOptions) -> None:
+    """Raise SetupError for a fault that was asked for by name, and strikes nothing that these options start."""
+    shape = Shape.of(options)
+    for name in _chosen(options) if options.faults else ():
+        if FAULTS[name].needs and not FAULTS[name].targets(shape):
+            raise SetupError(f"the fault {name} needs {FAULTS[name].needs}")
 
 
 class _Run:

@@ -45,8 +45,6 @@ class PostgresServer(Server):
     Under root it runs as a user of its own (see `ownership`), which becomes the owner of an existing cluster.
     """
 
-    name = "postgres"
-
     def __init__(
         self,
         *,
@@ -56,8 +54,10 @@ class PostgresServer(Server):
         settings: Mapping[str, str] | None = None,
         durable: bool = True,
         report: Callable[[str], None] = lambda _line: None,
+        name: str = "postgres",
     ) -> None:
         super().__init__()
+        self.name = name
         # Not resolved: a folder may be named through another process's view of the file system (/proc/PID/root).
         self._folder = folder.absolute()
         self._cluster = self._folder / "cluster"

@@ -95,7 +95,25 @@ def test_all_faults_can_be_dealt_and_name_what_they_touch() -> None:
     for step in steps(1, 1_000, ALL_CARDS):
         touched = FAULTS[step.fault].touches(step, shape)
         assert touched, step
-    assert {card.fault for card in ALL_CARDS} == {step.fault for step in steps(1, 200, ALL_CARDS)}
+    assert {card.fault for card in ALL_CARDS if card.targets} == {step.fault for step in steps(1, 200, ALL_CARDS)}
+
+
+def test_faults_of_servers_that_a_run_does_not_have_leave_its_schedule_as_it_is() -> None:
+    own = [fault.card(Shape.of(TortureOptions())) for fault in FAULTS.values() if not fault.needs.startswith("--")]
+    assert steps(5, 500, own) == steps(5, 500, ALL_CARDS)
+
+
+def test_promotions_are_dealt_where_there_are_standbys() -> None:
+    shape = Shape.of(TortureOptions(postgres="standby"))
+    cards = [fault.card(shape) for fault in FAULTS.values()]
+    dealt = steps(1, 300, cards)
+    assert {"postgres_promotion", "postgres_promotion_unfenced", "standby_down"} <= {step.fault for step in dealt}
+    assert "worker-1>postgres-2" in {step.target for step in steps(1, 3_000, cards)}
+    assert "worker-1>postgres" not in shape.links
+    [unfenced] = [step for step in dealt[:150] if step.fault == "postgres_promotion_unfenced"][:1]
+    touched = FAULTS[unfenced.fault].touches(unfenced, shape)
+    assert {"postgres", "api-1>postgres-0", "api-1>postgres-2"} <= set(touched)
+    assert not set(touched) - {"postgres"} - set(shape.links)
 
 
 def test_orders_are_the_same_for_the_same_seed_and_of_every_kind() -> None:
@@ -119,6 +137,7 @@ def test_options_say_what_is_wrong_with_them() -> None:
         ({"kills": -1}, "negative"),
         ({"settings": {"VISIBILITY_TIMEOUT": "soon"}}, "duration"),
         ({"settings": {"lease time": "1s"}}, "named as in the environment"),
+        ({"postgres": "three"}, "`one` or `standby`, not `three`"),
     ):
         with pytest.raises(ValueError, match=said):
             TortureOptions(**wrong)

@@ -9,6 +9,7 @@ from torture.faults.gateway import GATEWAY_FAULTS
 from torture.faults.network import NETWORK_FAULTS
 from torture.faults.postgres import POSTGRES_FAULTS
 from torture.faults.processes import PROCESS_FAULTS
+from torture.faults.promotion import PROMOTION_FAULTS
 from torture.faults.provider import PROVIDER_FAULTS
 from torture.faults.redis import REDIS_FAULTS
 from torture.faults.webhooks import WEBHOOK_FAULTS
@@ -25,6 +26,7 @@ FAULTS: Mapping[str, Fault] = {
         FAILPOINT_FAULTS,
         CLOCK_FAULTS,
         WEBHOOK_FAULTS,
+        PROMOTION_FAULTS,
     )
     for fault in kind
 }

@@ -59,7 +59,7 @@ async def _frozen(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _disk_full(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
     await cluster.postgres.ready()
-    small = cluster.disks["postgres"]
+    small = cluster.disks[cluster.postgres.name]
     await asyncio.to_thread(small.fill)
     try:
         yield

@@ -23,7 +23,8 @@ def troubles(tally: Tally, shape: Shape) -> Sequence[Trouble]:
 
 
 def _of_faults(tally: Tally, shape: Shape) -> Iterator[Trouble]:
-    concerned = {"postgres", *shape.dispatchers, *(f"{one}>postgres" for one in shape.dispatchers)}
+    links = (f"{one}>{server}" for one in shape.dispatchers for server in shape.postgres)
+    concerned = {"postgres", *shape.dispatchers, *links}
     for time in tally.times:
         if time.fault.startswith("failpoint_"):
             continue  # that is when it was armed

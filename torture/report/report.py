@@ -62,6 +62,7 @@ class TortureReport:
     orphans_settled_calm: Latency | None  # the same while nothing else was wrong
     redis_back: Latency | None  # until the next settlement
     redis_back_calm: Latency | None
+    promoted: Latency | None  # from the promotion of a standby of Postgres until the next settlement
     slow_commands: int
     swept: float
     late_results: int
@@ -161,6 +162,7 @@ def build_report(
         redis_back_calm=repair_times.first_settlements(
             history.events, [at_s for at_s in tally.redis_back if calm(at_s)]
         ),
+        promoted=repair_times.first_settlements(history.events, tally.promoted),
         slow_commands=watch.slow_commands,
         swept=history.total("okane_sweep_repairs_total"),
         late_results=sum(event.event == "late_result" for timeline in history.events.values() for event in timeline),

@@ -1,7 +1,7 @@
 """The system under torture: real servers and processes on this machine, every connection of ours through a proxy of its own.
 
-Two Redis servers, one of them idle until a failover; Postgres; the mock provider; APIs and workers. All of them are started
-again whenever they die.
+Two Redis servers, one of them idle until a failover; Postgres, perhaps with standbys; the mock provider; APIs and workers.
+All of them are started again whenever they die.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from okane.store.partition_conversion import convert
 from okane.store.schema import WAIT as MIGRATION_WAIT
 from okane.store.schema import migrate
 from okane.store.table_partitions import run_locked
+from torture.network.proxy import FaultProxy
 from torture.options import TortureOptions
+from torture.system import standbys
 from torture.system.crash_points import CrashPoints
 from torture.system.links import Links
 from torture.system.program import Program
@@ -36,6 +38,7 @@ from torture.system.tally import Tally
 
 _REDIS_DISK_MB = 192
 _POSTGRES_DISK_MB = 512
+_REPLICATED_DISK_MB = 1024  # with the log that is kept for the standbys
 _PAYMENT_BYTES = 6_000  # on Postgres' disk: row, events, indexes, and some log
 STOPPED_LEASES = 1.5  # for so many leases a process is stopped that is to lose them
 DISPATCHER_STOPPED_S = 12.0  # its lease is 10 s, and no setting
@@ -56,18 +59,22 @@ class Cluster:
         self.points: dict[str, CrashPoints] = {}
         self.disks: dict[str, SmallDisk] = {}
         self.primary = 0  # index of the Redis server that is the primary
+        self.postgres_primary = shape.postgres[0]
+        self._way_to_postgres: FaultProxy | None = (
+            None  # that of this program, where another server may become the primary
+        )
         self._roster = folder.roster
         self._keeping: list[asyncio.Task[None]] = []
 
     @property
     def database_url(self) -> str:
-        assert isinstance(self.postgres.server, PostgresServer)
-        return self.postgres.server.url
+        """The address of the Postgres primary, also after a promotion."""
+        server = self.postgres_server(self.postgres_primary)
+        return server.url if self._way_to_postgres is None else _at_ports(server.url, [self._way_to_postgres.port])
 
     def database_url_of(self, process: str) -> str:
-        """Return the address of Postgres for a process: that of its own proxy."""
-        ports = self.factory.port("postgres"), self.links[f"{process}>postgres"].port
-        return self.database_url.replace(f":{ports[0]}/", f":{ports[1]}/")
+        """Return the address of Postgres for a process: that of its own proxies, one for each server."""
+        return _at_ports(self.database_url, [self.links[f"{process}>{name}"].port for name in self.shape.postgres])
 
     @property
     def redis_url(self) -> str:
@@ -76,7 +83,25 @@ class Cluster:
 
     @property
     def postgres(self) -> Program:
-        return self.programs["postgres"]
+        """The Postgres primary."""
+        return self.programs[self.postgres_primary]
+
+    def postgres_server(self, name: str) -> PostgresServer:
+        server = self.programs[name].server
+        assert isinstance(server, PostgresServer)
+        return server
+
+    def make_primary(self, name: str) -> None:
+        """Take this server of Postgres for the primary from now on. It has been promoted."""
+        assert self._way_to_postgres is not None, "there are standbys"
+        self.postgres_primary = name
+        self._way_to_postgres.point_at((LOOPBACK, self.factory.port(name)))
+        self._way_to_postgres.reset()
+
+    @property
+    def standbys(self) -> Mapping[str, PostgresServer]:
+        """The servers of Postgres beside the primary, by name."""
+        return {name: self.postgres_server(name) for name in self.shape.postgres if name != self.postgres_primary}
 
     @property
     def redis(self) -> Program:
@@ -84,8 +109,9 @@ class Cluster:
         return self.programs[f"redis-{self.primary}"]
 
     def program(self, target: str) -> Program:
-        """Return a program by the name that faults use: `redis` is the Redis primary."""
-        return self.redis if target == "redis" else self.programs[target]
+        """Return a program by the name that faults use: `redis` and `postgres` are the primaries."""
+        primaries = {"redis": self.redis, "postgres": self.postgres}
+        return primaries.get(target) or self.programs[target]
 
     @property
     def api_urls(self) -> list[str]:
@@ -134,11 +160,12 @@ class Cluster:
             await asyncio.to_thread(disk.rescue, self.folder.path / f"{name}-kept")
 
     async def _start(self, tasks: asyncio.TaskGroup, *, small_disks: bool) -> None:
-        places = self._mount() if small_disks else {"postgres": self.folder.postgres, "redis": self.folder.redis}
+        names = (*self.shape.postgres, "redis")
+        places = self._mount() if small_disks else {name: self.folder.path / name for name in names}
         self.factory = factory = ProgramFactory(
             options=self.options, shape=self.shape, folder=self.folder, places=places
         )
-        servers = [self._server("postgres", factory.postgres())]
+        servers = [self._server("postgres", factory.postgres(self.postgres_primary))]
         for number in REDIS_SERVERS:
             # An append-only file that was cut in its middle keeps Redis from starting (after a full disk Redis 7.0 may leave
             # such a one). It holds wake-ups only: an operator would delete it.
@@ -149,10 +176,12 @@ class Cluster:
         if self.shape.dispatchers:
             outside.append(self._new_program("receiver", factory.receiver))
         await self._keep(tasks, [*servers, *outside])
+        if self.shape.has_standbys:
+            await self._add_standbys(tasks)
         await migrate(self.database_url)
         if self.options.partitions:
             await self._convert()
-        ports = {name: factory.port(name) for name in ("postgres", "provider", "gateway", *self.shape.apis)}
+        ports = {name: factory.port(name) for name in (*self.shape.postgres, "provider", "gateway", *self.shape.apis)}
         self.links = Links(self.shape, {**ports, "redis": factory.port(self.redis.name)})
         await self.links.start()
         okane = [
@@ -161,6 +190,21 @@ class Cluster:
             *(("dispatcher", name) for name in self.shape.dispatchers),
         ]
         await self._keep(tasks, [self._okane(kind, name) for kind, name in okane])
+
+    async def _add_standbys(self, tasks: asyncio.TaskGroup) -> None:
+        """Start the standbys, and have commits wait for them."""
+        primary = self.postgres_server(self.postgres_primary)
+        await asyncio.to_thread(standbys.require_standby, primary, self.shape.postgres, reload=False)
+        programs = []
+        for name in self.shape.postgres[1:]:
+            await asyncio.to_thread(standbys.back_up, primary, self.factory.postgres_folder(name), name=name)
+            programs.append(self._server("postgres", self.factory.postgres(name)))
+            await asyncio.to_thread(programs[-1].server.prepare)
+        await self._keep(tasks, programs)
+        await asyncio.to_thread(standbys.wait_for_followers, primary, len(programs))
+        await asyncio.to_thread(standbys.reload, primary)
+        self._way_to_postgres = FaultProxy((LOOPBACK, self.factory.port(primary.name)))
+        await self._way_to_postgres.start()
 
     async def _convert(self) -> None:
         """Convert the database as of a week ago: new payments are in a later part, whose keys are in the table of keys."""
@@ -227,7 +271,8 @@ class Cluster:
     def _mount(self) -> Mapping[str, Path]:
         """Small disks for the servers, so that they can be filled up."""
         payments_mb = self.options.expected_payments * _PAYMENT_BYTES >> 20
-        for name, size_mb in (("postgres", _POSTGRES_DISK_MB + payments_mb), ("redis", _REDIS_DISK_MB)):
+        postgres_mb = (_REPLICATED_DISK_MB if self.shape.has_standbys else _POSTGRES_DISK_MB) + payments_mb
+        for name, size_mb in (*((name, postgres_mb) for name in self.shape.postgres), ("redis", _REDIS_DISK_MB)):
             log = self.folder.log(f"{name}-disk")
             self.disks[name] = disk = SmallDisk(name=name, folder=self.folder.path / name, size_mb=size_mb, log=log)
             self._roster.add(disk.mount().record)
@@ -244,6 +289,15 @@ class Cluster:
             )
         if "links" in vars(self):
             await self.links.aclose()
+        if self._way_to_postgres is not None:
+            await self._way_to_postgres.aclose()
         for disk in self.disks.values():
             await asyncio.to_thread(disk.unmount)
         self._roster.clear()
+
+
+def _at_ports(database_url: str, ports: Sequence[int]) -> str:
+    """Return the address with these ports of this machine, in place of its one."""
+    account, _, rest = database_url.partition("@")
+    hosts = ",".join(f"{LOOPBACK}:{port}" for port in ports)
+    return f"{account}@{hosts}/{rest.partition('/')[2]}"

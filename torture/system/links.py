@@ -43,6 +43,10 @@ class Links:
         ends = f">{server}"
         return {link.removesuffix(ends): proxy for link, proxy in self._proxies.items() if link.endswith(ends)}
 
+    def toward(self, servers: Iterable[str], processes: Iterable[str]) -> list[FaultProxy]:
+        """From each of these processes to each of these servers."""
+        return [self._proxies[f"{process}>{server}"] for process in processes for server in servers]
+
     def repoint(self, server: str, port: int, processes: Iterable[str] | None = None) -> None:
         """Lead these processes (all of them) to a server on another port: present connections break."""
         chosen = self.to(server)

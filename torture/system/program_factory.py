@@ -28,6 +28,8 @@ REDIS_SERVERS = (0, 1)
 SKEW = Path(__file__).with_name("skew")
 _DRAIN_S = 10.0
 _MAX_CONNECTIONS = "200"  # sessions of killed processes linger for a moment
+# A standby finds what it missed, and looks for its primary again at once.
+_REPLICATED = {"wal_keep_size": "256MB", "wal_retrieve_retry_interval": "200ms"}
 
 Probe = Callable[[], bool]
 
@@ -70,18 +72,23 @@ class ProgramFactory:
     def metrics_url(self, process: str) -> str:
         return f"http://{LOOPBACK}:{self.port(f'{process} metrics')}/metrics"
 
-    def postgres(self) -> PostgresServer:
+    def postgres(self, name: str) -> PostgresServer:
         return PostgresServer(
-            folder=self._places["postgres"],
-            log=self._folder.log("postgres"),
-            port=self.port("postgres"),
+            name=name,
+            folder=self._places[name],
+            log=self._folder.log(name),
+            port=self.port(name),
             # The time of each commit is that of no process under test.
             settings={
                 "max_connections": _MAX_CONNECTIONS,
                 "max_wal_size": "128MB",
                 "track_commit_timestamp": "on",
+                **(_REPLICATED if self._shape.has_standbys else {}),
             },
         )
+
+    def postgres_folder(self, name: str) -> Path:
+        return self._places[name]
 
     def redis(self, number: int) -> RedisServer:
         name = f"redis-{number}"

@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from typing import Self
 
 from okane.app.failpoints import all_failpoints
-from torture.options import TortureOptions
+from torture.options import STANDBY, TortureOptions
 
 _API_POINTS = ("accept.", "notice.", "operations.")
 _SHARED_POINTS = ("publish.",)
 _DISPATCHER_POINTS = ("webhooks.",)
 OPERATORS = "operators"  # no process, but the links of the people who decide
+ONE_POSTGRES = ("postgres",)
+STANDBY_POSTGRES = ("postgres-0", "postgres-1", "postgres-2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The names of the processes, and of the failpoints compiled into them."""
+    """The names of the processes, of the servers of Postgres, and of the failpoints compiled into the processes."""
 
     apis: Sequence[str]
     workers: Sequence[str]
     dispatchers: Sequence[str] = ()
     failpoints: Sequence[str] = ()
+    postgres: Sequence[str] = ONE_POSTGRES  # the first is the primary to begin with
 
     @classmethod
     def of(cls, options: TortureOptions) -> Self:
@@ -35,7 +38,13 @@ class Shape:
                 for name in sorted(all_failpoints())
                 if options.dispatchers or not name.startswith(_DISPATCHER_POINTS)
             ),
+            postgres=STANDBY_POSTGRES if options.postgres == STANDBY else ONE_POSTGRES,
         )
+
+    @property
+    def has_standbys(self) -> bool:
+        """Return True if a standby can be promoted in place of the Postgres primary."""
+        return len(self.postgres) > 1
 
     @property
     def skewable(self) -> Sequence[str]:
@@ -45,9 +54,9 @@ class Shape:
     @property
     def servers_of(self) -> Mapping[str, Sequence[str]]:
         """Return the links of each process, and of the operators: its servers, and the clients of an API."""
-        apis = dict.fromkeys(self.apis, ("clients", "postgres", "redis"))
-        workers = dict.fromkeys(self.workers, ("postgres", "redis", "provider", "gateway"))
-        others = dict.fromkeys((*self.dispatchers, OPERATORS), ("postgres", "redis"))
+        apis = dict.fromkeys(self.apis, ("clients", *self.postgres, "redis"))
+        workers = dict.fromkeys(self.workers, (*self.postgres, "redis", "provider", "gateway"))
+        others = dict.fromkeys((*self.dispatchers, OPERATORS), (*self.postgres, "redis"))
         return {**apis, **workers, **others}
 
     @property

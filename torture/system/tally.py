@@ -89,6 +89,7 @@ class Tally:
     stalls: list[Stall] = field(default_factory=list)
     rights_missing_until_s: float = -math.inf  # by the monotonic clock
     redis_back: list[float] = field(default_factory=list)  # seconds since the epoch
+    promoted: list[float] = field(default_factory=list)  # when a standby of Postgres took writes, since the epoch
     calm_from_s: float = float("inf")  # what died later died alone
     unexpected: Counter[str] = field(default_factory=Counter)  # unintended exits
     helped: Counter[str] = field(default_factory=Counter)  # programs that started only after a repair by hand
