@@ -45,6 +45,7 @@ Reason = Annotated[
     AfterValidator(_said),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_REASON, "pattern": r"\S"}),
 ]
+PaymentsCurrency = Annotated[AnyCurrency | None, Field(description="the payment's: a check against mistakes")]
 PaymentIdText = Annotated[UUID, BeforeValidator(_payment), WithJsonSchema(payment_ids.ID)]
 
 
@@ -57,6 +58,7 @@ class CaptureRequest(BaseModel):
         Amount | None,
         Field(description=f"in minor units, up to the payment's; all of it if absent, and the rest is let go; {WHOLE}"),
     ] = None
+    currency: PaymentsCurrency = None
     metadata: Metadata | None = None
     idempotency_key: Annotated[
         IdempotencyKey | None, Field(description="unless the Idempotency-Key header is sent")
@@ -73,7 +75,7 @@ class RefundRequest(BaseModel):
         Amount | None,
         Field(description=f"in minor units; all that is not refunded yet if absent; {WHOLE}"),
     ] = None
-    currency: Annotated[AnyCurrency | None, Field(description="the payment's: a check against mistakes")] = None
+    currency: PaymentsCurrency = None
     reason: Annotated[Reason | None, Field(description="your words, kept with the refund")] = None
     metadata: Metadata | None = None
     idempotency_key: Annotated[
@@ -137,14 +139,12 @@ def to_operation(
         raise unsafe_amount()
     check_metadata(request.metadata)
     kind = OperationKind.CAPTURE if isinstance(request, CaptureRequest) else OperationKind.REFUND
-    currency = reason = None
-    if isinstance(request, RefundRequest):
-        currency, reason = request.currency, request.reason
+    reason = request.reason if isinstance(request, RefundRequest) else None
     meaning = {
         "kind": kind.value,
         "payment": str(payment_id),
         "amount": request.amount,
-        "currency": currency,
+        "currency": request.currency,
         "reason": reason,
         "metadata": request.metadata or {},
     }
@@ -155,7 +155,7 @@ def to_operation(
         idempotency_key=key,
         fingerprint=hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).digest(),
         amount_minor=request.amount,
-        currency=currency,
+        currency=request.currency,
         reason=reason,
         metadata=request.metadata or {},
         request_id=request_id,

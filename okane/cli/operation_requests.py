@@ -17,6 +17,18 @@ Amount = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_AMOUNT_MINOR, help="in minor units of the payment's currency (default: all)"),
 ]
+
+
+def _currency(given: str) -> str:
+    try:
+        return arguments.currency(given)
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+
+
+Currency = Annotated[
+    str | None, typer.Option(parser=_currency, metavar="CODE", help="refused unless it is the payment's")
+]
 IdempotencyKey = Annotated[
     str | None, typer.Option("--idempotency-key", help="of this request, to repeat it safely (default: a new one)")
 ]

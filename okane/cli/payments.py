@@ -10,7 +10,7 @@ import typer
 from okane.cli.api_client import Key, Url, open_client, plain
 from okane.cli.context import open_context
 from okane.cli.operation_output import document, print_operations, print_receipt
-from okane.cli.operation_requests import Amount, IdempotencyKey, chosen_key, requested
+from okane.cli.operation_requests import Amount, Currency, IdempotencyKey, chosen_key, requested
 from okane.cli.options import Data, Json, Yes
 from okane.cli.output import CONSOLE, print_json
 from okane.cli.running import run
@@ -29,6 +29,7 @@ def capture(
     *,
     data: Data = None,
     amount: Amount = None,
+    currency: Currency = None,
     idempotency_key: IdempotencyKey = None,
     yes: Yes = False,
     url: Url = None,
@@ -44,7 +45,7 @@ def capture(
     async def main() -> None:
         async with open_client(open_context(data), url, key) as client:
             with requested(own_key):
-                receipt = await client.capture(payment_id, amount=amount, idempotency_key=own_key)
+                receipt = await client.capture(payment_id, amount=amount, currency=currency, idempotency_key=own_key)
         print_receipt(receipt, as_json=json_)
 
     run(main())

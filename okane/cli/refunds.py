@@ -11,7 +11,7 @@ import typer
 from okane.cli.api_client import Key, Url, first, open_client
 from okane.cli.context import open_context
 from okane.cli.operation_output import document, print_operation, print_operations, print_receipt
-from okane.cli.operation_requests import Amount, IdempotencyKey, chosen_key, requested
+from okane.cli.operation_requests import Amount, Currency, IdempotencyKey, chosen_key, requested
 from okane.cli.options import Data, Json, Yes, check_label
 from okane.cli.output import CONSOLE, more_line, print_json
 from okane.cli.review import Decision
@@ -80,7 +80,7 @@ def create(
     *,
     data: Data = None,
     amount: Amount = None,
-    currency: Annotated[str | None, typer.Option(help="refused unless it is the payment's")] = None,
+    currency: Currency = None,
     reason: Annotated[str | None, typer.Option(help="kept with the refund")] = None,
     idempotency_key: IdempotencyKey = None,
     yes: Yes = False,

@@ -224,15 +224,19 @@ class Client:
         *,
         idempotency_key: str,
         amount: int | None = None,
+        currency: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> OperationReceipt:
         """Take the money that is held for a payment: all of it, or `amount`, and the rest is let go.
 
-        Raises OperationRefused if it is not `authorized`, a capture or void is under way, or `amount` exceeds what is held.
+        Raises OperationRefused if it is not `authorized`, a capture or void is under way, `amount` exceeds what is held, or
+        `currency` is not the payment's.
         """
         body: dict[str, object] = {"idempotency_key": arguments.idempotency_key(idempotency_key)}
         if amount is not None:
             body["amount"] = arguments.amount("amount", amount)
+        if currency is not None:
+            body["currency"] = arguments.currency(currency)
         if metadata is not None:
             body["metadata"] = arguments.metadata(metadata)
         return OperationReceipt.of(await self._transport.send("POST", _path(payment_id, "/capture"), body=body))

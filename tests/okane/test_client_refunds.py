@@ -18,7 +18,9 @@ async def test_a_payment_is_held_captured_and_refunded(api: Api, client: Client)
     with pytest.raises(OperationRefused) as raised:
         await client.capture(payment_id, amount=441, idempotency_key="c-1")
     assert (raised.value.code, raised.value.limit) == ("capture_exceeds_authorized", 440)
-    receipt = await client.capture(payment_id, amount=300, idempotency_key="c-1", metadata={"a": "b"})
+    with pytest.raises(OperationRefused, match="currency"):
+        await client.capture(payment_id, currency="EUR", idempotency_key="c-1")
+    receipt = await client.capture(payment_id, amount=300, currency="USD", idempotency_key="c-1", metadata={"a": "b"})
     assert (receipt.operation.kind, receipt.operation.payment_id) == (OperationKind.CAPTURE, payment.id)
     await executed(api, str(receipt.operation.id))
     assert (await client.payment(payment_id)).amount_captured == 300

@@ -53,7 +53,8 @@ async def refused(command: Command, *words: str, **more: str) -> str:
 async def test_held_money_is_captured_or_let_go(api: Api, command: Command) -> None:
     payment_id, other = await held(api), await held(api, "p-2")
     assert "capture_exceeds_authorized" in await refused(command, "payments", "capture", payment_id, "--amount", "441")
-    words = ("payments", "capture", payment_id, "--amount", "300", "--idempotency-key", "c-1")
+    assert "currency_mismatch" in await refused(command, "payments", "capture", payment_id, "--currency", "EUR")
+    words = ("payments", "capture", payment_id, "--amount", "300", "--currency", "USD", "--idempotency-key", "c-1")
     made = await answered(command, *words)
     assert (made["kind"], made["amount"], made["created"], made["payment_id"]) == ("capture", 300, True, payment_id)
     assert await text(command, *words) == f"capture {made['id']} of 300 USD is pending (of an earlier request)\n"

@@ -98,7 +98,7 @@ CODES: Mapping[str, Code] = {
     "refund_exceeds_captured": Code(
         _UNPROCESSABLE, "The refund is for more than `limit`: what was captured, without other refunds."
     ),
-    "currency_mismatch": Code(_UNPROCESSABLE, "The `currency` of a refund is not that of its payment."),
+    "currency_mismatch": Code(_UNPROCESSABLE, "The `currency` of a capture or refund is not that of its payment."),
     "provider_unknown": Code(_UNPROCESSABLE, "The `provider` is not one of this server's."),
     "payment_method_unknown": Code(
         _UNPROCESSABLE, "The `payment_method` is no saved method of the account, or it was deleted."

@@ -53,7 +53,13 @@ CAPTURE_PAYMENT = Operation(
             headers=("Idempotent-Replayed", "Location"),
         ),
     ),
-    problems=(*_REQUEST, "capture_exceeds_authorized", "payment_not_authorized", "operation_in_progress"),
+    problems=(
+        *_REQUEST,
+        "capture_exceeds_authorized",
+        "currency_mismatch",
+        "payment_not_authorized",
+        "operation_in_progress",
+    ),
 )
 LIST_OPERATIONS = Operation(
     name="listOperations",
