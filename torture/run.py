@@ -94,8 +94,9 @@ def _check_targets(options: TortureOptions) -> None:
     """Raise SetupError for a fault that was asked for by name, and strikes nothing that these options start."""
     shape = Shape.of(options)
     for name in _chosen(options) if options.faults else ():
-        if FAULTS[name].needs and not FAULTS[name].targets(shape):
-            raise SetupError(f"the fault {name} needs {FAULTS[name].needs}")
+        if not FAULTS[name].targets(shape):
+            needs = FAULTS[name].needs
+            raise SetupError(f"the fault {name} needs {needs}" if needs else f"the fault {name} strikes nothing here")
 
 
 class _Run:

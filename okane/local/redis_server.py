@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,17 @@ class Binary:
 
 
 class RedisServer(Server):
-    """One server with its data in `folder`. `binary` defaults to the result of `find_binary`."""
+    """One server with its data in `folder`. `binary` defaults to the result of `find_binary`; `settings` come after ours."""
 
     def __init__(
-        self, *, folder: Path, log: Path, port: int, binary: Binary | None = None, name: str = "redis"
+        self,
+        *,
+        folder: Path,
+        log: Path,
+        port: int,
+        binary: Binary | None = None,
+        name: str = "redis",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -63,6 +70,7 @@ class RedisServer(Server):
         self._log = log
         self._port = port
         self._binary = binary
+        self._settings = settings or {}
 
     @property
     def url(self) -> str:
@@ -86,6 +94,7 @@ class RedisServer(Server):
         # Redis's configuration needs quotes and backslashes escaped.
         quoted = str(data).replace("\\", "\\\\").replace('"', '\\"')
         config = _CONFIG.format(port=self._port, password=self._password(), folder=quoted)
+        config += "".join(f"{name} {value}\n" for name, value in self._settings.items())
         _write_private(self._folder / "redis.conf", config)
 
     def _spawn(self) -> Child:
@@ -101,15 +110,7 @@ class RedisServer(Server):
 
     def ready(self) -> bool:
         """Return True if PING answers PONG; a server that still loads its file answers LOADING."""
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
-                connection.sendall(f"AUTH {self._password()}\r\nPING\r\n".encode())
-                answer = b""
-                while answer.count(b"\r\n") < 2 and (chunk := connection.recv(4096)):
-                    answer += chunk
-        except OSError:
-            return False
-        return answer == b"+OK\r\n+PONG\r\n"
+        return answers_ping(self._port, self._password())
 
     def _found(self) -> Binary:
         self._binary = self._binary or find_binary()
@@ -129,6 +130,19 @@ class RedisServer(Server):
 
     def _password(self) -> str:
         return (self._folder / "password").read_text()
+
+
+def answers_ping(port: int, password: str) -> bool:
+    """Return True if the server on this port takes the password and answers PING with PONG."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            answer = b""
+            while answer.count(b"\r\n") < 2 and (chunk := connection.recv(4096)):
+                answer += chunk
+    except OSError:
+        return False
+    return answer == b"+OK\r\n+PONG\r\n"
 
 
 def find_binary() -> Binary:

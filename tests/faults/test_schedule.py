@@ -103,6 +103,18 @@ def test_faults_of_servers_that_a_run_does_not_have_leave_its_schedule_as_it_is(
     assert steps(5, 500, own) == steps(5, 500, ALL_CARDS)
 
 
+def test_redis_behind_sentinel_has_links_of_its_servers_and_no_failover_by_hand() -> None:
+    shape = Shape.of(TortureOptions(redis="sentinel"))
+    cards = [fault.card(shape) for fault in FAULTS.values()]
+    dealt = steps(1, 3_000, cards)
+    assert {"sentinel_promotion", "sentinel_down", "redis_flushed"} <= {step.fault for step in dealt}
+    assert not {"redis_failover", "redis_split"} & {step.fault for step in dealt}
+    assert "worker-1>redis" not in shape.links
+    shared = [step for step in dealt if step.target == "all>redis-0"]
+    assert shared
+    assert all("redis" in FAULTS[step.fault].touches(step, shape) for step in shared)
+
+
 def test_promotions_are_dealt_where_there_are_standbys() -> None:
     shape = Shape.of(TortureOptions(postgres="standby"))
     cards = [fault.card(shape) for fault in FAULTS.values()]
@@ -138,6 +150,7 @@ def test_options_say_what_is_wrong_with_them() -> None:
         ({"settings": {"VISIBILITY_TIMEOUT": "soon"}}, "duration"),
         ({"settings": {"lease time": "1s"}}, "named as in the environment"),
         ({"postgres": "three"}, "`one` or `standby`, not `three`"),
+        ({"redis": "three"}, "`one` or `sentinel`, not `three`"),
     ):
         with pytest.raises(ValueError, match=said):
             TortureOptions(**wrong)

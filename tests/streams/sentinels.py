@@ -6,32 +6,25 @@ import asyncio
 import contextlib
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from okane.local.ports import free_port
-from streams.connection import replies
 from tests.streams.servers import HOST, Server
+from torture.system.sentinels import NAME, can_fail_over, configuration, fail_over
 
-NAME = "main"
 PASSWORD = "of-the-sentinels"
-DOWN_AFTER_MS = 500
 
 
 class SentinelServer:
     """One sentinel, with a password of its own."""
 
-    def __init__(self, folder: Path, primary: Server, *, quorum: int) -> None:
+    def __init__(self, folder: Path, primary: Server) -> None:
         folder.mkdir()
         self.port = free_port()
         self._file = folder / "sentinel.conf"
-        self._file.write_text(
-            f"port {self.port}\nbind {HOST}\nrequirepass {PASSWORD}\nsentinel sentinel-pass {PASSWORD}\n"
-            f"sentinel monitor {NAME} {HOST} {primary.port} {quorum}\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\nsentinel failover-timeout {NAME} 3000\n"
-        )
+        self._file.write_text(configuration(port=self.port, primary_port=primary.port, password=PASSWORD))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -53,7 +46,7 @@ class WatchedServers:
 
     def __init__(self, folder: Path) -> None:
         self.servers = [Server(_made(folder / name)) for name in ("first", "second")]
-        self.sentinels = [SentinelServer(folder / f"sentinel-{n}", self.servers[0], quorum=2) for n in range(3)]
+        self.sentinels = [SentinelServer(folder / f"sentinel-{n}", self.servers[0]) for n in range(3)]
 
     def url(self, *, password: str = PASSWORD) -> str:
         hosts = ",".join(f"{HOST}:{one.port}" for one in self.sentinels)
@@ -70,21 +63,13 @@ class WatchedServers:
         async with asyncio.timeout(30):
             for sentinel in self.sentinels:
                 async with sentinel.client() as client:
-                    while not await _can_fail_over(client):
+                    while not await can_fail_over(client):
                         await asyncio.sleep(0.05)
-            async with Redis(port=second.port) as client:
-                while (await client.role())[3] != b"connected":
-                    await asyncio.sleep(0.05)
 
     async def fail_over(self) -> None:
         """Have the roles swapped, with both servers up."""
-        command = ("SENTINEL", "FAILOVER", NAME)
         async with self.sentinels[0].client() as sentinel:
-            # Valkey 9 can make the old primary a replica at once; otherwise that takes some ten seconds.
-            [reply] = await replies(sentinel, [(*command, "COORDINATED")])
-            if isinstance(reply, ResponseError):
-                [reply] = await replies(sentinel, [command])
-        assert reply == b"OK", reply
+            await fail_over(sentinel)
 
     async def primary_is(self, server: Server) -> None:
         """Wait until `server` is the primary, by its own words."""
@@ -100,13 +85,6 @@ class WatchedServers:
             sentinel.kill()
         for server in self.servers:
             server.kill()
-
-
-async def _can_fail_over(sentinel: Redis) -> bool:
-    with contextlib.suppress(RedisError):
-        state: Any = await sentinel.sentinel_master(NAME)
-        return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
-    return False
 
 
 def _made(folder: Path) -> Path:

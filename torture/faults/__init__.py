@@ -12,6 +12,7 @@ from torture.faults.processes import PROCESS_FAULTS
 from torture.faults.promotion import PROMOTION_FAULTS
 from torture.faults.provider import PROVIDER_FAULTS
 from torture.faults.redis import REDIS_FAULTS
+from torture.faults.sentinels import SENTINEL_FAULTS
 from torture.faults.webhooks import WEBHOOK_FAULTS
 
 FAULTS: Mapping[str, Fault] = {
@@ -27,6 +28,7 @@ FAULTS: Mapping[str, Fault] = {
         CLOCK_FAULTS,
         WEBHOOK_FAULTS,
         PROMOTION_FAULTS,
+        SENTINEL_FAULTS,
     )
     for fault in kind
 }

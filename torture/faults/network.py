@@ -65,11 +65,17 @@ def _every_link(shape: Shape) -> list[str]:
     return list(shape.links)
 
 
+def _link(step: Step, shape: Shape) -> list[str]:
+    """A link that all share is that of a server: no other fault strikes Redis meanwhile."""
+    return [step.target, *(["redis"] if step.target in shape.shared_links else [])]
+
+
 NETWORK_FAULTS = (
     Fault(
         name="connection_reset",
         meaning="RST of all connections of one process to one server",
         targets=_every_link,
+        touches=_link,
         made=_reset,
         weight=3,
     ),
@@ -77,6 +83,7 @@ NETWORK_FAULTS = (
         name="connection_refused",
         meaning="one process cannot connect to one server, and loses what connections it has",
         targets=_every_link,
+        touches=_link,
         made=_refused,
         hold_s=(0.5, 3.0),
     ),
@@ -84,6 +91,7 @@ NETWORK_FAULTS = (
         name="blackhole",
         meaning="bytes between one process and one server vanish, in one direction or both",
         targets=_every_link,
+        touches=_link,
         made=_struck(lambda step: Blackhole(direction=pick(_DIRECTIONS, step.roll))),
         hold_s=(1.0, 4.0),
         weight=2,
@@ -92,6 +100,7 @@ NETWORK_FAULTS = (
         name="stall",
         meaning="bytes between one process and one server are held up and come later",
         targets=_every_link,
+        touches=_link,
         made=_struck(lambda step: Stall(direction=pick(_DIRECTIONS, step.roll))),
         hold_s=(0.5, 2.2),
         weight=2,
@@ -100,6 +109,7 @@ NETWORK_FAULTS = (
         name="latency",
         meaning="50 to 250 ms more on every chunk",
         targets=_every_link,
+        touches=_link,
         made=_struck(lambda step: Latency(delay_ms=50 + step.roll * 200, jitter_ms=50)),
         hold_s=(1.0, 4.0),
     ),
@@ -107,6 +117,7 @@ NETWORK_FAULTS = (
         name="lost_reply",
         meaning="requests get through, replies are lost and the connection breaks",
         targets=_every_link,
+        touches=_link,
         made=_struck(lambda step: LoseReplies(after_bytes=1 if step.roll < 0.5 else 200)),
         hold_s=(0.3, 1.5),
         weight=3,
@@ -115,6 +126,7 @@ NETWORK_FAULTS = (
         name="slow_drip",
         meaning="a few bytes at a time",
         targets=_every_link,
+        touches=_link,
         made=_struck(lambda step: Drip(chunk_bytes=pick((16, 64, 256), step.roll), every_ms=10)),
         hold_s=(1.0, 3.0),
     ),

@@ -20,6 +20,7 @@ from torture.network.proxy import FaultProxy
 from torture.schedule import Step
 from torture.system import small_disk
 from torture.system.cluster import Cluster
+from torture.system.shape import Shape
 
 _TOO_LITTLE = "1mb"  # less than an empty server takes
 _TOO_SHORT_BYTES = 64  # of a file
@@ -42,28 +43,30 @@ def _and_back(made: Made) -> Made:
 
 @contextlib.asynccontextmanager
 async def _flushed(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await _execute(cluster, cluster.primary, "FLUSHALL")
+    await execute(cluster, cluster.primary, "FLUSHALL")
     cluster.tally.redis_back.append(time.time())
     yield
 
 
 @contextlib.asynccontextmanager
 async def _wiped(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await cluster.redis.ready()
-    async with cluster.redis.held_down():
-        await cluster.redis.kill()
-        await asyncio.to_thread(cluster.factory.wipe_redis, cluster.primary)
+    number, redis = cluster.primary, cluster.redis
+    await redis.ready()
+    async with redis.held_down():
+        await redis.kill()
+        await asyncio.to_thread(cluster.factory.wipe_redis, number)
         yield
     await _back(cluster)
 
 
 @contextlib.asynccontextmanager
 async def _out_of_memory(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
-    await _execute(cluster, cluster.primary, "CONFIG", "SET", "maxmemory", _TOO_LITTLE)
+    number = cluster.primary
+    await execute(cluster, number, "CONFIG", "SET", "maxmemory", _TOO_LITTLE)
     try:
         yield
     finally:
-        await _execute(cluster, cluster.primary, "CONFIG", "SET", "maxmemory", "0")
+        await execute(cluster, number, "CONFIG", "SET", "maxmemory", "0")
     cluster.tally.redis_back.append(time.time())
 
 
@@ -95,12 +98,13 @@ def _refusing(refuse: Sequence[str], permit: Sequence[str]) -> Made:
 
     @contextlib.asynccontextmanager
     async def made(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
+        number = cluster.primary
         with cluster.tally.rights_missing():
-            await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *refuse)
+            await execute(cluster, number, "ACL", "SETUSER", "default", *refuse)
             try:
                 yield
             finally:
-                await _execute(cluster, cluster.primary, "ACL", "SETUSER", "default", *permit)
+                await execute(cluster, number, "ACL", "SETUSER", "default", *permit)
         cluster.tally.redis_back.append(time.time())
 
     return made
@@ -119,7 +123,7 @@ def _failed_over(*, split: bool) -> Made:
                 replication.strike(Stall())
                 yield
             finally:
-                await _execute(cluster, new, "REPLICAOF", "NO", "ONE")
+                await execute(cluster, new, "REPLICAOF", "NO", "ONE")
         processes = list(cluster.links.to("redis"))
         first = processes[::2] if split else processes
         cluster.links.repoint("redis", cluster.factory.port(f"redis-{new}"), first)
@@ -135,20 +139,20 @@ def _failed_over(*, split: bool) -> Made:
 
 
 async def _follow(cluster: Cluster, *, follower: int, leader: int, port: int) -> None:
-    await _execute(cluster, leader, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    await _execute(cluster, follower, "CONFIG", "SET", "masterauth", cluster.factory.redis_password)
-    await _execute(cluster, follower, "REPLICAOF", LOOPBACK, str(port))
+    await execute(cluster, leader, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    await execute(cluster, follower, "CONFIG", "SET", "masterauth", cluster.factory.redis_password)
+    await execute(cluster, follower, "REPLICAOF", LOOPBACK, str(port))
 
     try:
         async with asyncio.timeout(_SYNC_S):
-            while (await _execute(cluster, follower, "INFO", "replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it sends no event
+            while (await execute(cluster, follower, "INFO", "replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it sends no event
                 await asyncio.sleep(_POLL_S)
     except BaseException:
-        await _execute(cluster, follower, "REPLICAOF", "NO", "ONE")
+        await execute(cluster, follower, "REPLICAOF", "NO", "ONE")
         raise
 
 
-async def _execute(cluster: Cluster, number: int, *command: str) -> Any:
+async def execute(cluster: Cluster, number: int, *command: str) -> Any:
     """One command to a server, past all proxies."""
     name = f"redis-{number}"
     await cluster.programs[name].ready()
@@ -168,6 +172,12 @@ def _why_no_full_disk() -> str | None:
 
 
 _REDIS = only("redis")
+
+
+def _by_hand(shape: Shape) -> Sequence[str]:
+    """The servers have no one else that changes their roles."""
+    return () if shape.shared_links else ("redis",)
+
 
 REDIS_FAULTS = (
     Fault(
@@ -196,14 +206,14 @@ REDIS_FAULTS = (
     Fault(
         name="redis_failover",
         meaning="a replica that lags behind becomes the primary: acknowledged writes are lost",
-        targets=_REDIS,
+        targets=_by_hand,
         made=_failed_over(split=False),
         hold_s=(0.5, 1.5),
     ),
     Fault(
         name="redis_split",
         meaning="the same, and half of the processes go on with the old primary for a while",
-        targets=_REDIS,
+        targets=_by_hand,
         made=_failed_over(split=True),
         hold_s=(0.3, 1.0),
     ),

@@ -131,7 +131,7 @@ def _context(cluster: Cluster) -> Context:
         settings=settings,
         source="torture",
         database=cluster.database_url_of(OPERATORS),
-        redis=factory.redis_url(cluster.links[f"{OPERATORS}>redis"].port),
+        redis=cluster.redis_url_of(OPERATORS),
         provider_base_url=None,
         api_url=cluster.api_urls[0],
         api_key=None,

@@ -32,6 +32,7 @@ from torture.system.links import Links
 from torture.system.program import Program
 from torture.system.program_factory import REDIS_SERVERS, ProgramFactory
 from torture.system.provider_secrets import write_providers_file
+from torture.system.sentinels import Sentinels
 from torture.system.shape import Shape
 from torture.system.small_disk import SmallDisk
 from torture.system.tally import Tally
@@ -42,6 +43,7 @@ _REPLICATED_DISK_MB = 1024  # with the log that is kept for the standbys
 _PAYMENT_BYTES = 6_000  # on Postgres' disk: row, events, indexes, and some log
 STOPPED_LEASES = 1.5  # for so many leases a process is stopped that is to lose them
 DISPATCHER_STOPPED_S = 12.0  # its lease is 10 s, and no setting
+_ASK_EVERY_S = 0.1  # the sentinels
 
 
 class Cluster:
@@ -59,6 +61,7 @@ class Cluster:
         self.points: dict[str, CrashPoints] = {}
         self.disks: dict[str, SmallDisk] = {}
         self.primary = 0  # index of the Redis server that is the primary
+        self.sentinels: Sentinels | None = None
         self.postgres_primary = shape.postgres[0]
         self._way_to_postgres: FaultProxy | None = (
             None  # that of this program, where another server may become the primary
@@ -80,6 +83,12 @@ class Cluster:
     def redis_url(self) -> str:
         """The port of the Redis primary."""
         return self.factory.redis_url(self.factory.port(self.redis.name))
+
+    def redis_url_of(self, process: str) -> str:
+        """Return the address of Redis for a process: that of its own proxy, or those of the sentinels."""
+        if self.sentinels is not None:
+            return self.sentinels.url
+        return self.factory.redis_url(self.links[f"{process}>redis"].port)
 
     @property
     def postgres(self) -> Program:
@@ -148,6 +157,9 @@ class Cluster:
         armed = [name for name, points in self.points.items() if points.drop()]
         await asyncio.gather(*(self.programs[name].end_with(signal.SIGTERM) for name in armed))
         await asyncio.gather(*(program.ready() for program in self.programs.values()))
+        if self.sentinels is not None:
+            with contextlib.suppress(TimeoutError):  # then the invariants say what is wrong
+                await self.sentinels.settled()
 
     def write_routes(self, routes: str) -> None:
         """Give the APIs other routes, in the TOML of a providers file. They take them in their own time."""
@@ -160,16 +172,22 @@ class Cluster:
             await asyncio.to_thread(disk.rescue, self.folder.path / f"{name}-kept")
 
     async def _start(self, tasks: asyncio.TaskGroup, *, small_disks: bool) -> None:
-        names = (*self.shape.postgres, "redis")
-        places = self._mount() if small_disks else {name: self.folder.path / name for name in names}
+        places = {name: self.folder.path / name for name in (*self.shape.postgres, "redis")}
+        places |= self._mount() if small_disks else {}
         self.factory = factory = ProgramFactory(
             options=self.options, shape=self.shape, folder=self.folder, places=places
         )
+        ports = {name: factory.port(name) for name in self.shape.link_targets}
+        self.links = Links(self.shape, {**ports, "redis": factory.port(f"redis-{self.primary}")})
+        await self.links.start()
+        if self.shape.sentinels:
+            self.sentinels = Sentinels(factory, self.links)
         servers = [self._server("postgres", factory.postgres(self.postgres_primary))]
         for number in REDIS_SERVERS:
             # An append-only file that was cut in its middle keeps Redis from starting (after a full disk Redis 7.0 may leave
             # such a one). It holds wake-ups only: an operator would delete it.
-            servers.append(self._server("redis", factory.redis(number), partial(factory.wipe_redis, number)))
+            settings = None if self.sentinels is None else self.sentinels.settings(number)
+            servers.append(self._server("redis", factory.redis(number, settings), partial(factory.wipe_redis, number)))
         for program in servers:
             await asyncio.to_thread(program.server.prepare)
         outside = [self._new_program("provider", factory.provider), self._new_program("gateway", factory.gateway)]
@@ -181,9 +199,8 @@ class Cluster:
         await migrate(self.database_url)
         if self.options.partitions:
             await self._convert()
-        ports = {name: factory.port(name) for name in (*self.shape.postgres, "provider", "gateway", *self.shape.apis)}
-        self.links = Links(self.shape, {**ports, "redis": factory.port(self.redis.name)})
-        await self.links.start()
+        if self.sentinels is not None:
+            await self._add_sentinels(tasks, self.sentinels)
         okane = [
             *(("api", name) for name in self.shape.apis),
             *(("worker", name) for name in self.shape.workers),
@@ -206,6 +223,22 @@ class Cluster:
         self._way_to_postgres = FaultProxy((LOOPBACK, self.factory.port(primary.name)))
         await self._way_to_postgres.start()
 
+    async def _add_sentinels(self, tasks: asyncio.TaskGroup, sentinels: Sentinels) -> None:
+        """Start the sentinels, and take from then on what they name for the primary."""
+        programs = [self._server("sentinel", sentinels.server(name)) for name in self.shape.sentinels]
+        for program in programs:
+            program.server.prepare()
+        await self._keep(tasks, programs)
+        await sentinels.settled()
+        self._keeping.append(tasks.create_task(self._follow(sentinels)))
+
+    async def _follow(self, sentinels: Sentinels) -> None:
+        while True:
+            primary = await sentinels.primary()
+            if primary is not None:
+                self.primary = primary
+            await asyncio.sleep(_ASK_EVERY_S)
+
     async def _convert(self) -> None:
         """Convert the database as of a week ago: new payments are in a later part, whose keys are in the table of keys."""
         work = partial(convert, every=DAY, ahead=8 * DAY, now=datetime.now(UTC) - 7 * DAY)
@@ -225,11 +258,10 @@ class Cluster:
             tally=self.tally,
             stopped_s=DISPATCHER_STOPPED_S if kind == "dispatcher" else self.options.lease_s * STOPPED_LEASES,
         )
-        ports = {server: self.links[f"{name}>{server}"].port for server in self.shape.servers_of[name]}
         self._write_providers(name)
         env = {
             "OKANE_DATABASE_URL": self.database_url_of(name),
-            "OKANE_REDIS_URL": self.factory.redis_url(ports["redis"]),
+            "OKANE_REDIS_URL": self.redis_url_of(name),
             "OKANE_PROVIDERS_FILE": str(self._providers_file(name)),
         }
         builds = {"api": self.factory.api, "worker": self.factory.worker, "dispatcher": self.factory.dispatcher}
@@ -272,7 +304,11 @@ class Cluster:
         """Small disks for the servers, so that they can be filled up."""
         payments_mb = self.options.expected_payments * _PAYMENT_BYTES >> 20
         postgres_mb = (_REPLICATED_DISK_MB if self.shape.has_standbys else _POSTGRES_DISK_MB) + payments_mb
-        for name, size_mb in (*((name, postgres_mb) for name in self.shape.postgres), ("redis", _REDIS_DISK_MB)):
+        sizes_mb = dict.fromkeys(self.shape.postgres, postgres_mb)
+        if not self.shape.sentinels:
+            # Sentinels have the servers write their configuration anew, with the folder as only they see it.
+            sizes_mb["redis"] = _REDIS_DISK_MB
+        for name, size_mb in sizes_mb.items():
             log = self.folder.log(f"{name}-disk")
             self.disks[name] = disk = SmallDisk(name=name, folder=self.folder.path / name, size_mb=size_mb, log=log)
             self._roster.add(disk.mount().record)
@@ -289,6 +325,8 @@ class Cluster:
             )
         if "links" in vars(self):
             await self.links.aclose()
+        if self.sentinels is not None:
+            await self.sentinels.aclose()
         if self._way_to_postgres is not None:
             await self._way_to_postgres.aclose()
         for disk in self.disks.values():

@@ -11,7 +11,7 @@ from torture.system.shape import Shape
 
 
 class Links:
-    """Proxies by link (`worker-1>redis`). Clients come in through `api-1>clients`."""
+    """Proxies by link (`worker-1>redis`, or `all>redis-0`). Clients come in through `api-1>clients`."""
 
     def __init__(self, shape: Shape, targets: Mapping[str, int]) -> None:
         """`targets`: the port of each server, and of each API."""
@@ -20,6 +20,8 @@ class Links:
             for server in servers:
                 port = targets[process if server == "clients" else server]
                 self._proxies[f"{process}>{server}"] = FaultProxy((LOOPBACK, port))
+        for link in shape.shared_links:
+            self._proxies[link] = FaultProxy((LOOPBACK, targets[link.partition(">")[2]]))
 
     async def start(self) -> None:
         await asyncio.gather(*(proxy.start() for proxy in self._proxies.values()))

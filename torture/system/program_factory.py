@@ -61,6 +61,13 @@ class ProgramFactory:
             self._ports[what] = free_port(besides=self._ports.values())
         return self._ports[what]
 
+    @property
+    def folder(self) -> Path:
+        return self._folder.path
+
+    def log(self, name: str) -> Path:
+        return self._folder.log(name)
+
     def redis_url(self, port: int) -> str:
         """The address of either server, or of a way to it: both take the same password."""
         return f"redis://:{self.redis_password}@{LOOPBACK}:{port}/0"
@@ -90,14 +97,16 @@ class ProgramFactory:
     def postgres_folder(self, name: str) -> Path:
         return self._places[name]
 
-    def redis(self, number: int) -> RedisServer:
+    def redis(self, number: int, settings: Mapping[str, str] | None = None) -> RedisServer:
         name = f"redis-{number}"
         folder = self.redis_folder(number)
         if not (folder / "password").exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "password").touch(mode=0o600)
             (folder / "password").write_text(self.redis_password)
-        return RedisServer(folder=folder, log=self._folder.log(name), port=self.port(name), name=name)
+        return RedisServer(
+            folder=folder, log=self._folder.log(name), port=self.port(name), name=name, settings=settings
+        )
 
     def redis_folder(self, number: int) -> Path:
         return self._places["redis"] / str(number)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from okane.app.failpoints import all_failpoints
-from torture.options import STANDBY, TortureOptions
+from torture.options import SENTINEL, STANDBY, TortureOptions
 
 _API_POINTS = ("accept.", "notice.", "operations.")
 _SHARED_POINTS = ("publish.",)
@@ -15,6 +15,8 @@ _DISPATCHER_POINTS = ("webhooks.",)
 OPERATORS = "operators"  # no process, but the links of the people who decide
 ONE_POSTGRES = ("postgres",)
 STANDBY_POSTGRES = ("postgres-0", "postgres-1", "postgres-2")
+SENTINELS = ("sentinel-0", "sentinel-1", "sentinel-2")
+REDIS_LINKS = ("all>redis-0", "all>redis-1")  # where all reach a server through one proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Shape:
     dispatchers: Sequence[str] = ()
     failpoints: Sequence[str] = ()
     postgres: Sequence[str] = ONE_POSTGRES  # the first is the primary to begin with
+    sentinels: Sequence[str] = ()
 
     @classmethod
     def of(cls, options: TortureOptions) -> Self:
@@ -39,6 +42,7 @@ class Shape:
                 if options.dispatchers or not name.startswith(_DISPATCHER_POINTS)
             ),
             postgres=STANDBY_POSTGRES if options.postgres == STANDBY else ONE_POSTGRES,
+            sentinels=SENTINELS if options.redis == SENTINEL else (),
         )
 
     @property
@@ -54,14 +58,27 @@ class Shape:
     @property
     def servers_of(self) -> Mapping[str, Sequence[str]]:
         """Return the links of each process, and of the operators: its servers, and the clients of an API."""
-        apis = dict.fromkeys(self.apis, ("clients", *self.postgres, "redis"))
-        workers = dict.fromkeys(self.workers, (*self.postgres, "redis", "provider", "gateway"))
-        others = dict.fromkeys((*self.dispatchers, OPERATORS), (*self.postgres, "redis"))
+        servers = (*self.postgres, *(() if self.shared_links else ("redis",)))
+        apis = dict.fromkeys(self.apis, ("clients", *servers))
+        workers = dict.fromkeys(self.workers, (*servers, "provider", "gateway"))
+        others = dict.fromkeys((*self.dispatchers, OPERATORS), servers)
         return {**apis, **workers, **others}
 
     @property
+    def shared_links(self) -> Sequence[str]:
+        """Return the links of Redis that all processes share, by the addresses that its servers announce."""
+        return REDIS_LINKS if self.sentinels else ()
+
+    @property
+    def link_targets(self) -> Sequence[str]:
+        """Return the servers and APIs that links lead to, but that which is Redis to a link `worker-1>redis`."""
+        shared = (link.partition(">")[2] for link in self.shared_links)
+        return [*self.postgres, "provider", "gateway", *self.apis, *shared]
+
+    @property
     def links(self) -> Sequence[str]:
-        return [f"{process}>{server}" for process, servers in self.servers_of.items() for server in servers]
+        own = [f"{process}>{server}" for process, servers in self.servers_of.items() for server in servers]
+        return [*own, *self.shared_links]
 
     def hosts_of(self, failpoint: str) -> Sequence[str]:
         """The processes that pass by a failpoint."""
