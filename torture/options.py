@@ -27,7 +27,7 @@ SMALL: Mapping[str, str] = {
     "OKANE_AUTH": "none",  # its clients carry no keys
 }
 _KILLS, _PAYMENTS = 50, 5_000
-ONE, STANDBY, SENTINEL = "one", "standby", "sentinel"
+ONE, STANDBY, SENTINEL, CLUSTER = "one", "standby", "sentinel", "cluster"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -74,7 +74,10 @@ class TortureOptions:
     )
     redis: str = field(
         default=ONE,
-        metadata={"help": f"{ONE}, or {SENTINEL}: a primary with a replica, and three sentinels that fail over"},
+        metadata={
+            "help": f"{ONE}; {SENTINEL}: a primary with a replica, and three sentinels that fail over; "
+            f"or {CLUSTER}: three primaries, each with a replica"
+        },
     )
     faults: Sequence[str] = field(
         default=(),
@@ -121,8 +124,8 @@ class TortureOptions:
             raise ValueError("there must be two workers and one API at least: one of them may be dead")
         if self.postgres not in (ONE, STANDBY):
             raise ValueError(f"Postgres is `{ONE}` or `{STANDBY}`, not `{self.postgres}`")
-        if self.redis not in (ONE, SENTINEL):
-            raise ValueError(f"Redis is `{ONE}` or `{SENTINEL}`, not `{self.redis}`")
+        if self.redis not in (ONE, SENTINEL, CLUSTER):
+            raise ValueError(f"Redis is `{ONE}`, `{SENTINEL}` or `{CLUSTER}`, not `{self.redis}`")
         if self.dispatchers == 1:
             raise ValueError("there must be two dispatchers or none: one of them may be dead")
 

@@ -32,6 +32,13 @@ def test_repairs_are_measured_from_the_death_of_who_held_the_claim() -> None:
     assert back is not None
     assert (back.count, back.p50, back.max) == (2, 400.0, 2500.0)
     assert repair_times.orphans_settled({"b": lucky}, [Death("worker-1", 11.0)]) is None
+    later = [
+        event(1, 11.0, "claimed", Status.PROCESSING, "worker-2", 1),
+        event(2, 13.0, "success", Status.SUCCESS, "w", 1),
+    ]
+    found = repair_times.later_ones_settled({"a": orphan, "b": lucky, "c": later}, [9.5, 10.2, 12.0])
+    assert found is not None
+    assert (found.count, found.p50, found.max) == (2, 1000.0, 2800.0)
 
 
 def test_like_errors_are_counted_together(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_redis_behind_sentinel_has_links_of_its_servers_and_no_failover_by_hand(
     assert all("redis" in FAULTS[step.fault].touches(step, shape) for step in shared)
 
 
+def test_a_cluster_of_redis_has_a_link_for_each_node() -> None:
+    shape = Shape.of(TortureOptions(redis="cluster"))
+    dealt = steps(1, 3_000, [fault.card(shape) for fault in FAULTS.values()])
+    assert {"cluster_promotion", "cluster_silent", "cluster_failover", "slot_moved"} <= {step.fault for step in dealt}
+    assert not {"redis_failover", "sentinel_down"} & {step.fault for step in dealt}
+    assert {f"all>redis-{number}" for number in range(6)} <= {step.target for step in dealt}
+
+
 def test_promotions_are_dealt_where_there_are_standbys() -> None:
     shape = Shape.of(TortureOptions(postgres="standby"))
     cards = [fault.card(shape) for fault in FAULTS.values()]
@@ -150,7 +158,7 @@ def test_options_say_what_is_wrong_with_them() -> None:
         ({"settings": {"VISIBILITY_TIMEOUT": "soon"}}, "duration"),
         ({"settings": {"lease time": "1s"}}, "named as in the environment"),
         ({"postgres": "three"}, "`one` or `standby`, not `three`"),
-        ({"redis": "three"}, "`one` or `sentinel`, not `three`"),
+        ({"redis": "three"}, "`one`, `sentinel` or `cluster`, not `three`"),
     ):
         with pytest.raises(ValueError, match=said):
             TortureOptions(**wrong)

@@ -89,6 +89,22 @@ async def test_promotions_of_postgres_and_redis_lose_nothing() -> None:
     assert not report.failed, told
     assert report.promoted is not None
     assert report.redis_back is not None
+    assert report.redis_lost is not None
+
+
+@pytest.mark.timeout(300)
+async def test_a_broken_cluster_of_redis_loses_nothing() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    faults = ("cluster_promotion", "cluster_silent", "cluster_failover", "slot_moved")
+    options = TortureOptions(redis="cluster", minutes=0.3, rate=60, faults=faults, seed=1, rest_s=200)
+    report = await run_torture(options, console)
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert report.holds, told
+    assert (report.lost, report.doubled, report.wrong, report.stuck) == (0, 0, 0, 0)
+    assert len(report.faults) >= 2, told
+    assert not report.failed, told
+    assert report.redis_back is not None
 
 
 async def test_a_fault_that_does_not_exist_is_refused() -> None:
@@ -100,6 +116,7 @@ async def test_a_fault_that_strikes_nothing_of_this_run_is_refused() -> None:
     for fault, redis, told in (
         ("postgres_promotion", "one", "postgres_promotion needs --postgres standby"),
         ("sentinel_promotion", "one", "sentinel_promotion needs --redis sentinel"),
+        ("slot_moved", "sentinel", "slot_moved needs --redis cluster"),
         ("redis_split", "sentinel", "redis_split strikes nothing here"),
     ):
         with pytest.raises(SetupError, match=told):

@@ -13,8 +13,9 @@ from okane.monitoring.cluster_checks import cluster_checks
 from okane.monitoring.doctor import diagnose
 from okane.monitoring.findings import Check
 from streams import ClusterFacts, NodeFacts, ServerFacts
-from tests.streams.cluster_nodes import PRIMARIES, ClusterNodes
+from tests.streams.cluster_nodes import ClusterNodes
 from tests.streams.servers import HOST
+from torture.system.cluster_nodes import PRIMARIES
 
 SERVER = ServerFacts(
     kind="valkey",

@@ -14,12 +14,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from streams.slots import SLOTS, SlotRange, parse_slots, slot_of
+from streams.slots import SlotRange, slot_of
 from tests.streams.servers import HOST, Server, cluster_options
+from torture.system import cluster_nodes
+from torture.system.cluster_nodes import PRIMARIES, text
 
 NODE_TIMEOUT_MS = 2_000  # a busy machine may not run a node for a second
 NEVER = Retry(NoBackoff(), 0)
-PRIMARIES = 3
 
 
 class ClusterNode(Server):
@@ -39,15 +40,14 @@ class ClusterNode(Server):
         async with Redis(host=HOST, port=self.port, protocol=2, socket_timeout=2, retry=NEVER) as client:
             yield client
 
-    async def run(self, *command: str | int) -> object:
+    async def run(self, *command: str | int) -> Any:
         """Run one command on this node."""
         async with self.client() as client:
             return await client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py has no types there
 
     async def slots(self) -> Sequence[SlotRange]:
         """Return the map of the slots as this node knows it."""
-        reply: Any = await self.run("CLUSTER", "SLOTS")
-        return parse_slots(reply, asked=(HOST, self.port))
+        return await cluster_nodes.slots(self)
 
 
 class ClusterNodes:
@@ -66,32 +66,14 @@ class ClusterNodes:
         """Start the cluster, and wait until each node serves, and each replica follows its primary."""
         for _ in range(PRIMARIES * (1 + self._replicas)):
             await self._started()
-        edges = [SLOTS * at // PRIMARIES for at in range(PRIMARIES + 1)]
-        for at, node in enumerate(self.nodes[:PRIMARIES]):
-            await node.run("CLUSTER", "SET-CONFIG-EPOCH", at + 1)
-            await node.run("CLUSTER", "ADDSLOTSRANGE", edges[at], edges[at + 1] - 1)
-        await self._introduce(self.nodes[1:])
-        for at, node in enumerate(self.nodes[PRIMARIES:]):
-            await node.run("CLUSTER", "REPLICATE", self.nodes[at].id)
-        await self.until(self._agree)
+        await cluster_nodes.form(self.nodes)
 
     async def _started(self) -> ClusterNode:
         node = ClusterNode(self._folder / str(len(self.nodes)))
         self.nodes.append(node)
         await asyncio.to_thread(node.start)
-        node.id = _text(await node.run("CLUSTER", "MYID"))
+        node.id = text(await node.run("CLUSTER", "MYID"))
         return node
-
-    async def _introduce(self, nodes: Sequence[ClusterNode]) -> None:
-        first = self.nodes[0]
-        for node in nodes:
-            await node.run("CLUSTER", "MEET", HOST, first.port, first.bus_port)
-        for node in self.nodes:
-            await self.until(partial(self._knows_all, node))
-
-    async def _knows_all(self, node: ClusterNode) -> bool:
-        lines = _text(await node.run("CLUSTER", "NODES")).splitlines()
-        return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
 
     async def heal(self) -> None:
         """Start the nodes that were killed, resume those that were paused, and wait until every primary with slots has a
@@ -101,20 +83,13 @@ class ClusterNodes:
                 node.resume()
             else:
                 await asyncio.to_thread(node.start)
-        await self.until(self._agree)
-
-    async def _agree(self) -> bool:
-        """Return True if all nodes serve, and know a replica of every primary, which follows it."""
-        for node in self.nodes:
-            if not await _serves(node) or any(len(one.replicas) < self._replicas for one in await node.slots()):
-                return False
-        return all([await _is_connected(node) for node in self.nodes])
+        await self.until(lambda: cluster_nodes.agree(self.nodes, replicas=self._replicas))
 
     async def add(self) -> ClusterNode:
         """Add a node without slots, and wait until it would serve them: a new node waits for some seconds."""
         node = await self._started()
-        await self._introduce([node])
-        await self.until(partial(_serves, node))
+        await cluster_nodes.introduce(self.nodes, [node])
+        await self.until(partial(cluster_nodes.serves, node))
         return node
 
     async def owner(self, key: str) -> ClusterNode:
@@ -154,41 +129,13 @@ class ClusterNodes:
 
     async def move_slot(self, key: str, target: ClusterNode, *, pause_s: float = 0.0) -> None:
         """Move the slot of this key to another node, its keys one by one, while both serve what they have."""
-        slot, source = slot_of(key), await self.owner(key)
-        await target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
-        await source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
-        while keys := await source.run("CLUSTER", "GETKEYSINSLOT", slot, 1):
-            assert isinstance(keys, list)
-            await source.run("MIGRATE", HOST, target.port, keys[0], 0, 5_000)
-            await asyncio.sleep(pause_s)
-        for node in (target, source, *(one for one in self.nodes if one not in (source, target))):
-            with contextlib.suppress(RedisError, OSError):  # a replica refuses, and learns it from its primary
-                await node.run("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+        source = await self.owner(key)
+        await cluster_nodes.move_slot(self.nodes, slot_of(key), source=source, target=target, pause_s=pause_s)
 
     async def until(self, condition: Callable[[], Awaitable[bool]], *, within_s: float = 30) -> None:
         """Return when the condition is true. It polls, since nodes do not signal what they learn."""
-        async with asyncio.timeout(within_s):
-            while True:
-                with contextlib.suppress(RedisError, OSError):
-                    if await condition():
-                        return
-                await asyncio.sleep(0.02)
+        await cluster_nodes.until(condition, within_s=within_s)
 
     def end(self) -> None:
         for node in self.nodes:
             node.kill()
-
-
-async def _serves(node: ClusterNode) -> bool:
-    return "cluster_state:ok" in _text(await node.run("CLUSTER", "INFO"))
-
-
-async def _is_connected(node: ClusterNode) -> bool:
-    """Return True for a primary, and for a replica that follows one."""
-    async with node.client() as client:
-        role: Any = await client.role()
-        return bool(role[0] == b"master" or role[3] == b"connected")
-
-
-def _text(reply: object) -> str:
-    return reply.decode() if isinstance(reply, bytes) else str(reply)

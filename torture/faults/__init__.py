@@ -12,6 +12,7 @@ from torture.faults.processes import PROCESS_FAULTS
 from torture.faults.promotion import PROMOTION_FAULTS
 from torture.faults.provider import PROVIDER_FAULTS
 from torture.faults.redis import REDIS_FAULTS
+from torture.faults.redis_cluster import CLUSTER_FAULTS
 from torture.faults.sentinels import SENTINEL_FAULTS
 from torture.faults.webhooks import WEBHOOK_FAULTS
 
@@ -29,6 +30,7 @@ FAULTS: Mapping[str, Fault] = {
         WEBHOOK_FAULTS,
         PROMOTION_FAULTS,
         SENTINEL_FAULTS,
+        CLUSTER_FAULTS,
     )
     for fault in kind
 }

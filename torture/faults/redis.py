@@ -179,6 +179,11 @@ def _by_hand(shape: Shape) -> Sequence[str]:
     return () if shape.shared_links else ("redis",)
 
 
+def _with_own_disk(shape: Shape) -> Sequence[str]:
+    """A node of a cluster that cannot write its file of nodes ends, and has lost its place when it is started again."""
+    return () if shape.has_slots else ("redis",)
+
+
 REDIS_FAULTS = (
     Fault(
         name="kill_redis",
@@ -241,7 +246,7 @@ REDIS_FAULTS = (
     Fault(
         name="redis_disk_full",
         meaning="the append-only file cannot grow",
-        targets=_REDIS,
+        targets=_with_own_disk,
         made=_disk_full,
         hold_s=(1.5, 3.0),
         needs="root and mount, or Linux (a limit on the size of its files)",

@@ -27,6 +27,7 @@ async def _promoted(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
     number, old = cluster.primary, cluster.redis
     async with old.held_down():
         await old.kill()
+        cluster.tally.redis_lost.append(time.time())
         yield
         await _until_another(cluster, number)
         cluster.tally.redis_back.append(time.time())
@@ -66,8 +67,8 @@ async def _until_another(cluster: Cluster, number: int) -> None:
 
 
 def _sentinels(cluster: Cluster) -> Sentinels:
-    assert cluster.sentinels is not None, "the faults have targets then only"
-    return cluster.sentinels
+    assert isinstance(cluster.redis_group, Sentinels), "the faults have targets then only"
+    return cluster.redis_group
 
 
 def _redis(shape: Shape) -> Sequence[str]:

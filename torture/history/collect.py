@@ -82,8 +82,8 @@ async def _read_brokers(cluster: Cluster) -> tuple[StreamStats, StreamStats]:
     """Return the state of the payments' streams and of the operations'. Raises StreamError."""
     factory = cluster.factory
     return (
-        await read_broker(cluster.redis_url, stream=factory.stream),
-        await read_broker(cluster.redis_url, stream=factory.operations_stream, family=operations_stream),
+        await read_broker(cluster.broker_url, stream=factory.stream),
+        await read_broker(cluster.broker_url, stream=factory.operations_stream, family=operations_stream),
     )
 
 

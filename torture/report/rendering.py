@@ -38,6 +38,8 @@ def _lines(report: TortureReport) -> Iterator[str]:
     yield _latency(f"worker killed -> settled, under torture ({lease})", report.orphans_settled)
     yield _latency("Redis back -> next settlement, alone", report.redis_back_calm)
     yield _latency("Redis back -> next settlement, under torture", report.redis_back)
+    if report.redis_lost is not None:
+        yield _latency("Redis primary lost -> a later payment settled", report.redis_lost)
     if report.promoted is not None:
         yield _latency("Postgres standby promoted -> next settlement", report.promoted)
     yield ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -47,4 +48,22 @@ def first_settlements(events: Mapping[str, Sequence[EventRow]], moments: Iterabl
         at = bisect.bisect_left(settled, moment)
         if at < len(settled) and settled[at] - moment < _SOON_S:
             samples.append((settled[at] - moment) * 1000)
+    return latency(samples)
+
+
+def later_ones_settled(events: Mapping[str, Sequence[EventRow]], moments: Iterable[float]) -> Latency | None:
+    """Milliseconds from each moment to the first settlement of a payment that was not claimed before."""
+    spans = sorted(
+        (timeline[0].at_s, min(event.at_s for event in timeline if event.status in AT_REST))
+        for timeline in events.values()
+        if any(event.status in AT_REST for event in timeline)
+    )
+    earliest = list(itertools.accumulate((end for _, end in reversed(spans)), min))[
+        ::-1
+    ]  # of a payment and all later ones
+    samples = []
+    for moment in moments:
+        at = bisect.bisect_left(spans, (moment, 0.0))
+        if at < len(spans) and earliest[at] - moment < _SOON_S:
+            samples.append((earliest[at] - moment) * 1000)
     return latency(samples)

@@ -62,6 +62,7 @@ class TortureReport:
     orphans_settled_calm: Latency | None  # the same while nothing else was wrong
     redis_back: Latency | None  # until the next settlement
     redis_back_calm: Latency | None
+    redis_lost: Latency | None  # from the loss of a primary until a payment is settled that was claimed later
     promoted: Latency | None  # from the promotion of a standby of Postgres until the next settlement
     slow_commands: int
     swept: float
@@ -162,6 +163,7 @@ def build_report(
         redis_back_calm=repair_times.first_settlements(
             history.events, [at_s for at_s in tally.redis_back if calm(at_s)]
         ),
+        redis_lost=repair_times.later_ones_settled(history.events, tally.redis_lost),
         promoted=repair_times.first_settlements(history.events, tally.promoted),
         slow_commands=watch.slow_commands,
         swept=history.total("okane_sweep_repairs_total"),

@@ -30,10 +30,11 @@ from torture.system import standbys
 from torture.system.crash_points import CrashPoints
 from torture.system.links import Links
 from torture.system.program import Program
-from torture.system.program_factory import REDIS_SERVERS, ProgramFactory
+from torture.system.program_factory import ProgramFactory
 from torture.system.provider_secrets import write_providers_file
+from torture.system.redis_cluster import RedisCluster
 from torture.system.sentinels import Sentinels
-from torture.system.shape import Shape
+from torture.system.shape import OPERATORS, Shape
 from torture.system.small_disk import SmallDisk
 from torture.system.tally import Tally
 
@@ -43,7 +44,7 @@ _REPLICATED_DISK_MB = 1024  # with the log that is kept for the standbys
 _PAYMENT_BYTES = 6_000  # on Postgres' disk: row, events, indexes, and some log
 STOPPED_LEASES = 1.5  # for so many leases a process is stopped that is to lose them
 DISPATCHER_STOPPED_S = 12.0  # its lease is 10 s, and no setting
-_ASK_EVERY_S = 0.1  # the sentinels
+_ASK_EVERY_S = 0.1  # for the Redis primary
 
 
 class Cluster:
@@ -61,7 +62,7 @@ class Cluster:
         self.points: dict[str, CrashPoints] = {}
         self.disks: dict[str, SmallDisk] = {}
         self.primary = 0  # index of the Redis server that is the primary
-        self.sentinels: Sentinels | None = None
+        self.redis_group: Sentinels | RedisCluster | None = None
         self.postgres_primary = shape.postgres[0]
         self._way_to_postgres: FaultProxy | None = (
             None  # that of this program, where another server may become the primary
@@ -80,14 +81,19 @@ class Cluster:
         return _at_ports(self.database_url, [self.links[f"{process}>{name}"].port for name in self.shape.postgres])
 
     @property
+    def broker_url(self) -> str:
+        """The address of all streams, which are on several nodes of a cluster."""
+        return self.redis_url_of(OPERATORS) if self.shape.has_slots else self.redis_url
+
+    @property
     def redis_url(self) -> str:
         """The port of the Redis primary."""
         return self.factory.redis_url(self.factory.port(self.redis.name))
 
     def redis_url_of(self, process: str) -> str:
-        """Return the address of Redis for a process: that of its own proxy, or those of the sentinels."""
-        if self.sentinels is not None:
-            return self.sentinels.url
+        """Return the address of Redis for a process: that of its own proxy, or those of the sentinels, or of all nodes."""
+        if self.redis_group is not None:
+            return self.redis_group.url
         return self.factory.redis_url(self.links[f"{process}>redis"].port)
 
     @property
@@ -157,9 +163,9 @@ class Cluster:
         armed = [name for name, points in self.points.items() if points.drop()]
         await asyncio.gather(*(self.programs[name].end_with(signal.SIGTERM) for name in armed))
         await asyncio.gather(*(program.ready() for program in self.programs.values()))
-        if self.sentinels is not None:
+        if self.redis_group is not None:
             with contextlib.suppress(TimeoutError):  # then the invariants say what is wrong
-                await self.sentinels.settled()
+                await self.redis_group.settled()
 
     def write_routes(self, routes: str) -> None:
         """Give the APIs other routes, in the TOML of a providers file. They take them in their own time."""
@@ -181,12 +187,14 @@ class Cluster:
         self.links = Links(self.shape, {**ports, "redis": factory.port(f"redis-{self.primary}")})
         await self.links.start()
         if self.shape.sentinels:
-            self.sentinels = Sentinels(factory, self.links)
+            self.redis_group = Sentinels(factory, self.links)
+        if self.shape.has_slots:
+            self.redis_group = RedisCluster(factory, self.links)
         servers = [self._server("postgres", factory.postgres(self.postgres_primary))]
-        for number in REDIS_SERVERS:
+        for number in self.shape.redis_servers:
             # An append-only file that was cut in its middle keeps Redis from starting (after a full disk Redis 7.0 may leave
             # such a one). It holds wake-ups only: an operator would delete it.
-            settings = None if self.sentinels is None else self.sentinels.settings(number)
+            settings = None if self.redis_group is None else self.redis_group.settings(number)
             servers.append(self._server("redis", factory.redis(number, settings), partial(factory.wipe_redis, number)))
         for program in servers:
             await asyncio.to_thread(program.server.prepare)
@@ -199,8 +207,8 @@ class Cluster:
         await migrate(self.database_url)
         if self.options.partitions:
             await self._convert()
-        if self.sentinels is not None:
-            await self._add_sentinels(tasks, self.sentinels)
+        if self.redis_group is not None:
+            await self._group_redis(tasks, self.redis_group)
         okane = [
             *(("api", name) for name in self.shape.apis),
             *(("worker", name) for name in self.shape.workers),
@@ -223,18 +231,21 @@ class Cluster:
         self._way_to_postgres = FaultProxy((LOOPBACK, self.factory.port(primary.name)))
         await self._way_to_postgres.start()
 
-    async def _add_sentinels(self, tasks: asyncio.TaskGroup, sentinels: Sentinels) -> None:
-        """Start the sentinels, and take from then on what they name for the primary."""
-        programs = [self._server("sentinel", sentinels.server(name)) for name in self.shape.sentinels]
-        for program in programs:
-            program.server.prepare()
-        await self._keep(tasks, programs)
-        await sentinels.settled()
-        self._keeping.append(tasks.create_task(self._follow(sentinels)))
+    async def _group_redis(self, tasks: asyncio.TaskGroup, group: Sentinels | RedisCluster) -> None:
+        """Start the sentinels, or form the cluster, and take from then on what they name for the primary."""
+        if isinstance(group, Sentinels):
+            programs = [self._server("sentinel", group.server(name)) for name in self.shape.sentinels]
+            for program in programs:
+                program.server.prepare()
+            await self._keep(tasks, programs)
+        else:
+            await group.form()
+        await group.settled()
+        self._keeping.append(tasks.create_task(self._follow(group)))
 
-    async def _follow(self, sentinels: Sentinels) -> None:
+    async def _follow(self, group: Sentinels | RedisCluster) -> None:
         while True:
-            primary = await sentinels.primary()
+            primary = await group.primary()
             if primary is not None:
                 self.primary = primary
             await asyncio.sleep(_ASK_EVERY_S)
@@ -305,8 +316,9 @@ class Cluster:
         payments_mb = self.options.expected_payments * _PAYMENT_BYTES >> 20
         postgres_mb = (_REPLICATED_DISK_MB if self.shape.has_standbys else _POSTGRES_DISK_MB) + payments_mb
         sizes_mb = dict.fromkeys(self.shape.postgres, postgres_mb)
-        if not self.shape.sentinels:
-            # Sentinels have the servers write their configuration anew, with the folder as only they see it.
+        if not self.shape.shared_links:
+            # No fault fills the disk of a cluster; sentinels have the servers write their configuration anew, with the
+            # folder as only they see it.
             sizes_mb["redis"] = _REDIS_DISK_MB
         for name, size_mb in sizes_mb.items():
             log = self.folder.log(f"{name}-disk")
@@ -325,8 +337,8 @@ class Cluster:
             )
         if "links" in vars(self):
             await self.links.aclose()
-        if self.sentinels is not None:
-            await self.sentinels.aclose()
+        if self.redis_group is not None:
+            await self.redis_group.aclose()
         if self._way_to_postgres is not None:
             await self._way_to_postgres.aclose()
         for disk in self.disks.values():

@@ -24,7 +24,6 @@ from torture.system.shape import Shape
 
 # How the provider behaves between faults: mostly well, as providers do.
 PROVIDER = ("--success", "90", "--decline", "5", "--unavailable", "5", "--latency-ms", "2-20", "--hang-s", "3")
-REDIS_SERVERS = (0, 1)
 SKEW = Path(__file__).with_name("skew")
 _DRAIN_S = 10.0
 _MAX_CONNECTIONS = "200"  # sessions of killed processes linger for a moment
@@ -112,11 +111,11 @@ class ProgramFactory:
         return self._places["redis"] / str(number)
 
     def wipe_redis(self, number: int) -> None:
-        """Delete what it has on the disk. It must not be running."""
+        """Delete what it has on the disk, but its place in a cluster. It must not be running."""
         for files in self.redis_folder(number).glob("*/*"):
             if files.is_dir():
                 shutil.rmtree(files)
-            else:
+            elif files.name != "nodes.conf":
                 files.unlink()
 
     def provider(self) -> OkaneProcess:

@@ -26,7 +26,7 @@ from streams import connect
 from streams.connection import replies
 from torture.system.links import Links
 from torture.system.program_factory import ProgramFactory
-from torture.system.shape import REDIS_LINKS, SENTINELS
+from torture.system.shape import SENTINEL_LINKS, SENTINELS
 
 NAME: Final = "main"
 DOWN_AFTER_MS: Final = 500
@@ -107,7 +107,7 @@ class Sentinels:
 
     def __init__(self, factory: ProgramFactory, links: Links) -> None:
         self._factory = factory
-        self._ports = [links[link].port for link in REDIS_LINKS]  # of the servers, by number
+        self._ports = [links[link].port for link in SENTINEL_LINKS]  # of the servers, by number
         self._clients = [connect(self._address(name), timeout=_TIMEOUT) for name in SENTINELS]
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from okane.app.failpoints import all_failpoints
-from torture.options import SENTINEL, STANDBY, TortureOptions
+from torture.options import CLUSTER, SENTINEL, STANDBY, TortureOptions
 
 _API_POINTS = ("accept.", "notice.", "operations.")
 _SHARED_POINTS = ("publish.",)
@@ -16,7 +16,9 @@ OPERATORS = "operators"  # no process, but the links of the people who decide
 ONE_POSTGRES = ("postgres",)
 STANDBY_POSTGRES = ("postgres-0", "postgres-1", "postgres-2")
 SENTINELS = ("sentinel-0", "sentinel-1", "sentinel-2")
-REDIS_LINKS = ("all>redis-0", "all>redis-1")  # where all reach a server through one proxy
+# Where all reach a server through one proxy.
+SENTINEL_LINKS = ("all>redis-0", "all>redis-1")
+CLUSTER_LINKS = tuple(f"all>redis-{number}" for number in range(6))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Shape:
     failpoints: Sequence[str] = ()
     postgres: Sequence[str] = ONE_POSTGRES  # the first is the primary to begin with
     sentinels: Sequence[str] = ()
+    has_slots: bool = False  # Redis is a cluster
 
     @classmethod
     def of(cls, options: TortureOptions) -> Self:
@@ -43,6 +46,7 @@ class Shape:
             ),
             postgres=STANDBY_POSTGRES if options.postgres == STANDBY else ONE_POSTGRES,
             sentinels=SENTINELS if options.redis == SENTINEL else (),
+            has_slots=options.redis == CLUSTER,
         )
 
     @property
@@ -67,7 +71,14 @@ class Shape:
     @property
     def shared_links(self) -> Sequence[str]:
         """Return the links of Redis that all processes share, by the addresses that its servers announce."""
-        return REDIS_LINKS if self.sentinels else ()
+        if self.has_slots:
+            return CLUSTER_LINKS
+        return SENTINEL_LINKS if self.sentinels else ()
+
+    @property
+    def redis_servers(self) -> Sequence[int]:
+        """Return the numbers of the servers of Redis."""
+        return range(len(CLUSTER_LINKS) if self.has_slots else len(SENTINEL_LINKS))
 
     @property
     def link_targets(self) -> Sequence[str]:

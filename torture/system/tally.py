@@ -88,6 +88,7 @@ class Tally:
     endings: list[Ending] = field(default_factory=list)
     stalls: list[Stall] = field(default_factory=list)
     rights_missing_until_s: float = -math.inf  # by the monotonic clock
+    redis_lost: list[float] = field(default_factory=list)  # when a primary went away until another one was promoted
     redis_back: list[float] = field(default_factory=list)  # seconds since the epoch
     promoted: list[float] = field(default_factory=list)  # when a standby of Postgres took writes, since the epoch
     calm_from_s: float = float("inf")  # what died later died alone
