@@ -76,7 +76,7 @@ class OperationTransitions:
         parameters = self._by(actor, operation_id, account_id, version) | {"late_ms": min(self._late_ms)}
         if found := await self._rare.fetch(SQL["cancel"], parameters):
             return columns.read_operation(found[0])
-        operation = await self.get(operation_id, account_id=account_id)
+        operation = await self._read("known", operation_id, account_id)
         if operation.status is _S.CANCELED:
             return operation
         allowed = CANCELABLE if operation.kind is OperationKind.REFUND else frozenset[OperationStatus]()
@@ -92,7 +92,7 @@ class OperationTransitions:
         parameters = self._by(actor, operation_id, account_id, version) | {"grace_ms": milliseconds(self._grace)}
         if found := await self._rare.fetch(SQL["retry"], parameters):
             return columns.read_operation(found[0])
-        operation = await self.get(operation_id, account_id=account_id)
+        operation = await self._read("known", operation_id, account_id)
         unmoved = operation.provider_ref is None or operation.decline_code is not None
         if operation.status is _S.FAILED_FINAL and unmoved and version in (None, operation.version):
             raise await self._no_room(operation)
@@ -130,7 +130,7 @@ class OperationTransitions:
         }
         if found := await self._rare.fetch(SQL["resolve"], parameters):
             return columns.read_operation(found[0])
-        operation = await self.get(operation_id, account_id=account_id)
+        operation = await self._read("known", operation_id, account_id)
         if operation.status is decision and (await self._rare.fetch(SQL["decided"], {"id": operation_id}))[0][0]:
             return operation
         raise _conflict(operation, "resolved", frozenset({_S.NEEDS_REVIEW}), version)
@@ -163,7 +163,10 @@ class OperationTransitions:
 
     async def get(self, operation_id: UUID, *, account_id: str | None = None) -> Operation:
         """Return the operation as it is now. Raises OperationNotFound, also for one of another account (None: any)."""
-        found = await self._rare.fetch_repeatable(SQL["by_id"], {"id": operation_id})
+        return await self._read("by_id", operation_id, account_id)
+
+    async def _read(self, statement: str, operation_id: UUID, account_id: str | None) -> Operation:
+        found = await self._rare.fetch_repeatable(SQL[statement], {"id": operation_id})
         operation = columns.read_operation(found[0]) if found else None
         if operation is None or account_id not in (None, operation.account_id):
             raise OperationNotFound(str(operation_id))

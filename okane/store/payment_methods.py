@@ -20,7 +20,7 @@ from okane.store.prepared_statements import Row
 from okane.store.session import Session
 from streams import Coalescer
 
-SQL = sql_files.load_statements("payment_methods.sql")
+SQL = sql_files.load_statements("payment_methods.sql", blocks_of="payments.sql")
 
 CONNECTIONS = 2  # of one process; one account uses one of them
 MAX_CACHED = 1_000  # methods whose tokens a worker keeps: they never change

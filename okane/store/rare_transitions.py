@@ -209,8 +209,9 @@ class RareTransitionStore:
         return [columns.read_event(row) for row in found]
 
     async def _known(self, payment_id: UUID, account_id: str | None) -> Payment:
-        """Return the payment as it is now. Raises PaymentNotFound, also for a payment of another account."""
-        found = await self._rare.fetch(SQL["by_id"], {"ids": [payment_id]})
+        """Return the payment as it is now, and as it stays in a failover. Raises PaymentNotFound, also for a payment of
+        another account."""
+        found = await self._rare.fetch(SQL["known"], {"id": payment_id})
         if not found:
             raise await self._layout.missing(self._rare, payment_id)
         payment = columns.read_payment(found[0])

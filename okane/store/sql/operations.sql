@@ -80,7 +80,8 @@ FROM held h
 
 -- name: by_key
 -- The operations that these keys have made, with the fingerprints of their requests. The key of a request that names no
--- account is one of its payment's account.
+-- account is one of its payment's account. `request` has locked the payment before, so that its commit has waited for a
+-- standby: nothing that is found here is on this server alone (see `replicated` in payments.sql).
 SELECT w.place, k.fingerprint, {operation}
 FROM unnest(%(account_ids)s::text[], %(payment_ids)s::uuid[], %(keys)s::text[], %(places)s::integer[])
      AS w (account_id, payment_id, idempotency_key, place)
@@ -96,6 +97,10 @@ CROSS JOIN LATERAL (SELECT * FROM operations WHERE id = k.id LIMIT 1) o
 
 -- name: by_id
 SELECT {operation} FROM operations o WHERE o.id = %(id)s::uuid
+
+-- name: known
+-- An operation, for the answer to a request that did not change it.
+SELECT {operation} FROM operations o WHERE o.id = %(id)s::uuid AND {replicated}
 
 -- name: with_events
 -- The events of an operation, its request first.

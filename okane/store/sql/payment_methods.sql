@@ -29,7 +29,7 @@ SELECT k.fingerprint, {method}
 FROM idempotency_keys k
 JOIN payment_methods m ON m.id = k.id
 WHERE k.account_id = %(account_id)s::text AND k.idempotency_key = %(idempotency_key)s::text
-  AND k.kind = 'payment_method'
+  AND k.kind = 'payment_method' AND {replicated}
 
 -- name: get
 SELECT {method} FROM payment_methods m WHERE m.id = %(id)s::uuid AND m.account_id = %(account_id)s::text

@@ -51,15 +51,23 @@ RETURNING p.account_id, p.idempotency_key, p.created_at
 -- Not a statement: others include it.
 NOT EXISTS (SELECT FROM payments_first f WHERE f.account_id = w.account_id AND f.idempotency_key = w.idempotency_key)
 
+-- name: replicated
+-- True, and has the statement commit: an answer by what it reads waits for a standby as if it had written that. After a crash
+-- Postgres shows commits that no standby has, and a statement that only reads waits for none: what it acknowledges would be
+-- lost with the server. A standby that has this commit has all before it. Not a statement: others include it.
+(SELECT CASE current_setting('synchronous_standby_names')
+             WHEN '' THEN true ELSE pg_logical_emit_message(true, 'okane', '') IS NOT NULL END)
+
 -- name: by_digest
 -- `by_key` for payments in table partitions. Not plain joins: these are planned once, perhaps while there are no keys.
 SELECT {payment}, p.fingerprint
 FROM unnest(%(account_ids)s::text[], %(keys)s::text[], %(digests)s::uuid[]) AS w (account_id, idempotency_key, digest)
 CROSS JOIN LATERAL (SELECT k.id FROM payment_keys k WHERE k.digest = w.digest LIMIT 1) k
 CROSS JOIN LATERAL (SELECT * FROM payments WHERE id = k.id LIMIT 1) p
-WHERE p.account_id = w.account_id AND p.idempotency_key = w.idempotency_key
+WHERE p.account_id = w.account_id AND p.idempotency_key = w.idempotency_key AND {replicated}
 
 -- name: by_key_in_first
+-- Run after `by_digest`, whose commit has waited for a standby.
 SELECT {payment}, p.fingerprint
 FROM unnest(%(account_ids)s::text[], %(keys)s::text[]) AS w (account_id, idempotency_key)
 JOIN payments_first p USING (account_id, idempotency_key)
@@ -68,6 +76,7 @@ JOIN payments_first p USING (account_id, idempotency_key)
 SELECT {payment}, p.fingerprint
 FROM unnest(%(account_ids)s::text[], %(keys)s::text[]) AS w (account_id, idempotency_key)
 JOIN payments p USING (account_id, idempotency_key)
+WHERE {replicated}
 
 -- name: clock
 SELECT now()
@@ -76,6 +85,12 @@ SELECT now()
 SELECT {payment}, now()
 FROM payments p
 WHERE p.id = ANY (%(ids)s::uuid[])
+
+-- name: known
+-- A payment, for the answer to a request that did not change it.
+SELECT {payment}
+FROM payments p
+WHERE p.id = %(id)s AND {replicated}
 
 -- name: provider_of
 -- The provider that a payment was sent to. Attempts of before version 4, whose rows name none, called `http`. Not a statement: others include it.
