@@ -27,7 +27,9 @@ from streams.failpoints import failpoint
 from streams.values import value
 
 SQL = sql_files.prepare_statements(
-    "webhook_events.sql", "look", "lock", "sequence", "last", "read", "page", "of_payment", "one", "many"
+    "webhook_events.sql",
+    *("look", "lock", "sequence", "last", "read", "page", "of_payment", "one", "many"),
+    blocks_of="payments.sql",
 )
 
 WINDOW = 2_000  # events of an account that one read looks at: some milliseconds

@@ -1,4 +1,5 @@
-"""A request that finds its work done is answered once a standby has that work, as if this request had done it."""
+"""A request that finds its work done is answered once a standby has that work, as if this request had done it. The log of
+events is read as far as a standby has it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 
 from okane.operation import OperationStatus
 from okane.payment import Status
-from okane.store import PaymentStore, schema
+from okane.store import PaymentStore, WebhookEventStore, schema
 from okane.store.operations import OperationStore
 from okane.store.partition_bounds import DAY
 from okane.store.partition_conversion import convert
@@ -21,7 +22,7 @@ from okane.store.payment_methods import PaymentMethodStore
 from okane.store.table_partitions import run_locked
 from tests.okane.standbys import ReplicatedPostgres
 from tests.okane.stored_operations import REFUND, asked, charged
-from tests.okane.stored_payments import GRACE, LEASE, accept_one, new
+from tests.okane.stored_payments import GRACE, LEASE, accept_one, execute, new
 from tests.okane.test_payment_method_store import new as new_method
 
 
@@ -45,6 +46,8 @@ async def test_repeats_wait_for_a_standby(replicated: ReplicatedPostgres, partit
     payments = PaymentStore(url, actor="test", lease=LEASE, grace=GRACE)
     operations = OperationStore(url, actor="test", lease=LEASE, grace=GRACE)
     methods = PaymentMethodStore(url)
+    events, other_events = WebhookEventStore(url), WebhookEventStore(url)
+    await execute(url, "INSERT INTO webhook_accounts VALUES ('default')", [])
     canceled = (await accept_one(payments, new("canceled"))).payment.id
     await payments.cancel(canceled, account_id="default", actor="test")
     refund = (await operations.request(asked((await charged(payments, "charged")).id, REFUND))).operation
@@ -57,7 +60,11 @@ async def test_repeats_wait_for_a_standby(replicated: ReplicatedPostgres, partit
         "an operation": lambda: operations.request(asked(refund.payment_id, REFUND)),
         "the cancellation of an operation": lambda: operations.cancel(refund.id, account_id="default", actor="test"),
         "a method": lambda: methods.find("a", "m", b"f" * 32),
+        "the feed": lambda: events.read(0, 10),
+        "the events of an account": lambda: other_events.read_account("default", 0, 10),
     }
+    await events.sequence()
+    assert await events.read(0, 10)
     try:
         for what, repeat in repeats.items():
             await asyncio.wait_for(repeat(), 10), what
@@ -67,6 +74,9 @@ async def test_repeats_wait_for_a_standby(replicated: ReplicatedPostgres, partit
         assert (await payments.get(canceled, account_id="default")).status is Status.CANCELED
         assert (await operations.get(refund.id)).status is OperationStatus.CANCELED
         assert await methods.get("a", method.id) is not None
+        last = await events.last_position()
+        assert not await events.read(last, 10)  # nor do those that find nothing
+        assert not (await other_events.read_account("default", last, 10)).rows
         waiting = {what: asyncio.ensure_future(repeat()) for what, repeat in repeats.items()}
         await asyncio.wait(waiting.values(), timeout=1)
         answered = [what for what, one in waiting.items() if one.done()]
@@ -74,7 +84,7 @@ async def test_repeats_wait_for_a_standby(replicated: ReplicatedPostgres, partit
         await asyncio.wait_for(asyncio.gather(*waiting.values()), 30)
         assert answered == []
     finally:
-        for store in (payments, operations, methods):
+        for store in (payments, operations, methods, events, other_events):
             await store.aclose()
 
 

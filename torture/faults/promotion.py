@@ -20,6 +20,7 @@ from torture.system.cluster import Cluster
 from torture.system.shape import Shape
 
 _UNFENCED_S = 4.0
+_WAITING_S = 0.5  # until commits wait for a standby
 
 
 def _promoted(*, fenced: bool) -> Made:
@@ -40,6 +41,31 @@ def _promoted(*, fenced: bool) -> Made:
             await _join(cluster)
 
     return made
+
+
+@contextlib.asynccontextmanager
+async def _promoted_after_crash(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
+    """While no standby answers, the primary crashes and is back: it shows commits then that no standby has. It dies again,
+    and they are gone."""
+    old, names = cluster.postgres, list(cluster.standbys)
+    await _ready(cluster, cluster.shape.postgres)
+    try:
+        async with contextlib.AsyncExitStack() as old_held:
+            async with contextlib.AsyncExitStack() as held:
+                for name in names:
+                    await held.enter_async_context(cluster.programs[name].held_down())
+                    await cluster.programs[name].kill()
+                await asyncio.sleep(_WAITING_S)
+                await old.kill()
+                await old.ready()
+                yield
+                await old_held.enter_async_context(old.held_down())
+                await old.kill()
+            await _ready(cluster, names)
+            await _promote(cluster)
+            await _copy(cluster, old.name)
+    finally:
+        await _join(cluster)
 
 
 async def _promote(cluster: Cluster) -> None:
@@ -150,6 +176,15 @@ PROMOTION_FAULTS = (
         weight=2,
         needs=_NEEDS,
         touches=_touched_unfenced,
+    ),
+    Fault(
+        name="postgres_promotion_after_crash",
+        meaning="the primary crashes while no standby answers, is back for a while, and dies before a standby is promoted",
+        targets=_postgres,
+        made=_promoted_after_crash,
+        hold_s=(1.0, 3.0),
+        weight=2,
+        needs=_NEEDS,
     ),
     Fault(
         name="standby_down",

@@ -100,10 +100,12 @@ LEFT JOIN payment_events h ON h.payment_id = e.payment_id AND h.version = e.vers
 LEFT JOIN payments p ON p.id = e.payment_id
 
 -- name: read
--- The events of all accounts after a position: the feed of a dispatcher.
+-- The events of all accounts after a position: the feed of a dispatcher. A standby has them: others may be at these positions
+-- after a failover otherwise, which the dispatcher would pass over.
 SELECT {row}
 FROM (SELECT * FROM webhook_events v WHERE v.position > %(after)s::bigint ORDER BY v.position LIMIT %(limit)s::bigint) e
 {joined}
+WHERE CASE WHEN e.position > %(after)s::bigint THEN {replicated} END
 ORDER BY e.position
 
 -- name: last
@@ -112,7 +114,7 @@ SELECT s.last FROM ({sequencer}) s
 -- name: page
 -- The events of one account after a position. Looks at `window` of them at most, and returns the position that it has come to
 -- and how many it found. Comparing and ordering by account and position together leaves only the account's index to the
--- planner; the position alone leaves out table partitions.
+-- planner; the position alone leaves out table partitions. What it passes by is on a standby, as in `read`.
 WITH seen AS MATERIALIZED (
     SELECT v.*
     FROM webhook_events v
@@ -140,6 +142,7 @@ SELECT r.position, {row}
 FROM reached r
 LEFT JOIN found e ON true
 {joined}
+WHERE CASE WHEN r.position > %(after)s::bigint THEN {replicated} ELSE true END
 ORDER BY e.position
 
 -- name: of_payment
