@@ -79,7 +79,6 @@ async def _endpoint_dies(cluster: Cluster, path: str | None) -> AsyncIterator[Ca
 
 async def _kill_redis(cluster: Cluster) -> None:
     async with cluster.redis.held_down():
-        await cluster.redis.kill()
         await asyncio.sleep(_REDIS_AWAY_S)
     await cluster.redis.ready()
     cluster.tally.redis_back.append(time.time())

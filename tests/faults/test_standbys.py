@@ -11,18 +11,14 @@ import psycopg
 import pytest
 
 from okane.local.postgres import PostgresServer
-from tests.okane.standbys import NAMES, ReplicatedPostgres
+from tests.okane.standbys import NAMES, ReplicatedPostgres, replicated_postgres
 from torture.system import standbys
 
 
 @pytest.fixture
 def replicated(tmp_path: Path) -> Iterator[ReplicatedPostgres]:
-    one = ReplicatedPostgres(tmp_path / "servers")
-    try:
-        one.start()
+    with replicated_postgres(tmp_path / "servers") as one:
         yield one
-    finally:
-        one.end()
 
 
 def execute(server: PostgresServer, statement: str) -> list[tuple[object, ...]]:

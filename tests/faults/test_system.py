@@ -244,7 +244,6 @@ async def test_a_program_that_is_held_down_stays_down(tmp_path: Path) -> None:
     async with running(tmp_path, Tally()) as (one, _):
         await one.ready(within_s=20)
         async with one.held_down():
-            await one.kill()
             await asyncio.sleep(0.3)
             assert not one.alive
         await one.ready(within_s=20)

@@ -14,19 +14,16 @@ from okane.monitoring.host_checks import host_checks
 from okane.store import schema
 from okane.store.server_facts import read_host_roles
 from tests.flow.system import running
-from tests.okane.standbys import ReplicatedPostgres
+from tests.okane.standbys import ReplicatedPostgres, replicated_postgres
+from torture.system.standbys import furthest
 
 ALWAYS = ("--unavailable", "0", "--decline", "0")
 
 
 @pytest.fixture
 def replicated(tmp_path: Path) -> Iterator[ReplicatedPostgres]:
-    one = ReplicatedPostgres(tmp_path / "servers")
-    try:
-        one.start()
+    with replicated_postgres(tmp_path / "servers") as one:
         yield one
-    finally:
-        one.end()
 
 
 async def states(url: str) -> list[tuple[str, str]]:
@@ -46,7 +43,7 @@ async def test_a_promoted_standby_takes_over_and_the_old_primary_acknowledges_no
         paying = asyncio.ensure_future(system.pay(150, prefix="meanwhile", pause_s=0.02))
         await asyncio.sleep(0.5)
         await asyncio.to_thread(old.kill)
-        new = replicated.furthest(standbys)
+        new = furthest(standbys)
         await asyncio.to_thread(replicated.promote, new)
         ids += await paying
         assert await system.settled(ids, within_s=60) == Counter(success=170)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from okane.local.ports import free_port
@@ -52,10 +53,17 @@ class ReplicatedPostgres:
         for server in reversed(self.servers):
             server.kill()
 
-    def furthest(self, servers: Sequence[PostgresServer]) -> PostgresServer:
-        """Return the standby that has received most: with a quorum of one, the other may lack acknowledged commits."""
-        return standbys.furthest(servers)
-
     def _server(self, number: int) -> PostgresServer:
         log = self._folder / f"{number}.log"
         return PostgresServer(folder=self._folder / str(number), log=log, port=self._ports[number], durable=False)
+
+
+@contextlib.contextmanager
+def replicated_postgres(folder: Path) -> Iterator[ReplicatedPostgres]:
+    """A primary and two standbys run inside the block."""
+    one = ReplicatedPostgres(folder)
+    try:
+        one.start()
+        yield one
+    finally:
+        one.end()

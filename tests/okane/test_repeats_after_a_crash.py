@@ -20,7 +20,7 @@ from okane.store.partition_bounds import DAY
 from okane.store.partition_conversion import convert
 from okane.store.payment_methods import PaymentMethodStore
 from okane.store.table_partitions import run_locked
-from tests.okane.standbys import ReplicatedPostgres
+from tests.okane.standbys import ReplicatedPostgres, replicated_postgres
 from tests.okane.stored_operations import REFUND, asked, charged
 from tests.okane.stored_payments import GRACE, LEASE, accept_one, execute, new
 from tests.okane.test_payment_method_store import new as new_method
@@ -28,13 +28,9 @@ from tests.okane.test_payment_method_store import new as new_method
 
 @pytest.fixture
 async def replicated(tmp_path: Path) -> AsyncIterator[ReplicatedPostgres]:
-    one = ReplicatedPostgres(tmp_path / "servers")
-    try:
-        await asyncio.to_thread(one.start)
+    with replicated_postgres(tmp_path / "servers") as one:
         await schema.migrate(one.url)
         yield one
-    finally:
-        one.end()
 
 
 @pytest.mark.parametrize("partitioned", [False, True], ids=["one table", "table partitions"])
@@ -66,8 +62,8 @@ async def test_repeats_wait_for_a_standby(replicated: ReplicatedPostgres, partit
     await events.sequence()
     assert await events.read(0, 10)
     try:
-        for what, repeat in repeats.items():
-            await asyncio.wait_for(repeat(), 10), what
+        for repeat in repeats.values():
+            await asyncio.wait_for(repeat(), 10)
         for standby in standbys:
             await asyncio.to_thread(standby.kill)
         # Reads that acknowledge nothing do not wait.

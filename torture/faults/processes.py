@@ -32,7 +32,6 @@ async def down(cluster: Cluster, step: Step) -> AsyncIterator[None]:
     program = cluster.program(step.target)
     await program.ready()
     async with program.held_down():
-        await program.kill()
         yield
     await program.ready()
 

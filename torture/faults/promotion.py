@@ -30,7 +30,6 @@ def _promoted(*, fenced: bool) -> Made:
         await _ready(cluster, cluster.shape.postgres)
         try:
             async with old.held_down():
-                await old.kill()
                 yield  # until the failure is noticed, and a standby is chosen
                 await _promote(cluster)
                 if fenced:
@@ -54,13 +53,11 @@ async def _promoted_after_crash(cluster: Cluster, _step: Step) -> AsyncIterator[
             async with contextlib.AsyncExitStack() as held:
                 for name in names:
                     await held.enter_async_context(cluster.programs[name].held_down())
-                    await cluster.programs[name].kill()
                 await asyncio.sleep(_WAITING_S)
                 await old.kill()
                 await old.ready()
                 yield
                 await old_held.enter_async_context(old.held_down())
-                await old.kill()
             await _ready(cluster, names)
             await _promote(cluster)
             await _copy(cluster, old.name)
@@ -70,8 +67,7 @@ async def _promoted_after_crash(cluster: Cluster, _step: Step) -> AsyncIterator[
 
 async def _promote(cluster: Cluster) -> None:
     """Promote the standby that has received most; the other one follows it."""
-    by_name = cluster.standbys
-    chosen = await asyncio.to_thread(standbys.furthest, list(by_name.values()))
+    chosen = await asyncio.to_thread(standbys.furthest, list(cluster.standbys.values()))
     await asyncio.to_thread(standbys.promote, chosen)
     old = cluster.postgres_primary
     cluster.make_primary(chosen.name)
@@ -110,7 +106,6 @@ async def _join(cluster: Cluster) -> None:
 async def _rebuild(cluster: Cluster, name: str) -> None:
     program = cluster.programs[name]
     async with program.held_down():
-        await program.kill()
         await _copy(cluster, name)
     await program.ready()
 
@@ -130,7 +125,6 @@ def _standbys_down(*, both: bool) -> Made:
         async with contextlib.AsyncExitStack() as held:
             for name in names if both else [pick(names, step.roll)]:
                 await held.enter_async_context(cluster.programs[name].held_down())
-                await cluster.programs[name].kill()
             yield
         await _ready(cluster, names)
         primary = cluster.postgres_server(cluster.postgres_primary)

@@ -53,7 +53,6 @@ async def _wiped(cluster: Cluster, _step: Step) -> AsyncIterator[None]:
     number, redis = cluster.primary, cluster.redis
     await redis.ready()
     async with redis.held_down():
-        await redis.kill()
         await asyncio.to_thread(cluster.factory.wipe_redis, number)
         yield
     await _back(cluster)

@@ -58,9 +58,8 @@ def later_ones_settled(events: Mapping[str, Sequence[EventRow]], moments: Iterab
         for timeline in events.values()
         if any(event.status in AT_REST for event in timeline)
     )
-    earliest = list(itertools.accumulate((end for _, end in reversed(spans)), min))[
-        ::-1
-    ]  # of a payment and all later ones
+    # Of a payment and all later ones.
+    earliest = [*itertools.accumulate((end for _, end in reversed(spans)), min)][::-1]
     samples = []
     for moment in moments:
         at = bisect.bisect_left(spans, (moment, 0.0))

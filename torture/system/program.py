@@ -118,9 +118,10 @@ class Program:
 
     @contextlib.asynccontextmanager
     async def held_down(self) -> AsyncIterator[None]:
-        """Not started again inside the block. It has to be killed to begin with."""
+        """kill -9, and not started again inside the block."""
         self._holders += 1
         try:
+            await self.kill()
             yield
         finally:
             self._holders -= 1
