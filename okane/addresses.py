@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from okane import binding
+from streams.url_parts import split_url
 
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
@@ -136,7 +137,7 @@ def _split_hosts(text: str, schemes: tuple[str, ...], example: str) -> SplitResu
     """Return the parts of a URL of one of these schemes. Refuse all authorities but
     [user[:password]@]host[:port][,host[:port]...]."""
     _check_text(text, schemes, example)
-    parts = _split(text)
+    parts = split_url(text)
     _check_no_fragment(parts, text)
     userinfo, at, hosts = parts.netloc.rpartition("@")
     if userinfo.count("@") > 0:
@@ -185,7 +186,7 @@ def check_http(text: str, *, userinfo: bool = True) -> str:
 
 def shown(url: str) -> str:
     """Return the address for a terminal or a log: without its password and its query."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     user = parts.netloc.rpartition("@")[0].partition(":")[0]
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}"

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
@@ -23,6 +23,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streams.server_url import connection_options, parse_hosts
+from streams.url_parts import split_url
 
 SCHEMES: Final = ("redis+sentinel://", "rediss+sentinel://")
 SENTINEL_PORT: Final = 26379
@@ -46,7 +47,7 @@ def parse_sentinel_url(url: str) -> SentinelAddress:
     """Parse `redis+sentinel://[user:password@]host[:port][,host[:port]...]/name[/database]`; with `rediss` both the sentinels
     and the primary are reached by TLS. User and password are the primary's; the sentinels' own are the query parameters
     `sentinel_username` and `sentinel_password`. Raises ValueError."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     name, _, database = unquote(parts.path.strip("/")).partition("/")
     if not name:
         raise ValueError("names no primary: redis+sentinel://host:26379,host:26379/name/0")

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from redis.crc import key_slot
 
 from streams.pool import Command
 from streams.server_url import Host, connection_options, parse_hosts
+from streams.url_parts import split_url
 
 SCHEMES: Final = ("redis+cluster://", "rediss+cluster://")
 PORT: Final = 6379
@@ -53,7 +54,7 @@ class ClusterAddress:
 def parse_cluster_url(url: str) -> ClusterAddress:
     """Parse `redis+cluster://[user:password@]host[:port][,host[:port]...]`, or `rediss+cluster` for TLS. User and password
     are those of every node. Raises ValueError, also for a database other than 0: a cluster has one."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     userinfo, _, hosts = parts.netloc.rpartition("@")
     scheme = parts.scheme.partition("+")[0]
     database = parts.path.strip("/")

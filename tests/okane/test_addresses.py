@@ -206,6 +206,7 @@ def test_a_user_is_refused_where_none_is_sent() -> None:
         (f"redis://:{SECRET}@h:6379/0", "redis://h:6379/0"),
         (f"unix://:{SECRET}@/run/redis.sock?db=0", "unix:///run/redis.sock"),
         (f"http://u:{SECRET}@h/base", "http://u@h/base"),
+        (f"postgresql://okane:{SECRET}@h:5432,[::1]:5433/d", "postgresql://okane@h:5432,[::1]:5433/d"),
     ],
 )
 def test_an_address_is_shown_without_its_password(url: str, seen: str) -> None:
